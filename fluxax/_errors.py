@@ -1,0 +1,54 @@
+"""The words that error messages are made of.
+
+Every sentence of ours reads `{who} expects {what}, got {value} at {path}. {What to do.}`;
+this room holds the parts that several rooms need.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_LETTERS = {"float": "f", "int": "i", "uint": "u", "complex": "c", "bfloat": "bf"}
+
+
+def dtype_name(dtype: Any) -> str:
+    """A dtype in the short spelling of XLA: `f32`, `i64`, `bool`.
+
+    >>> import numpy as np
+    >>> dtype_name(np.dtype("float32"))
+    'f32'
+    """
+    name = getattr(dtype, "name", str(dtype))
+    word = name.rstrip("0123456789")
+    return _LETTERS.get(word, word) + name[len(word) :]
+
+
+def short(value: Any) -> str:
+    """A value in a few characters: arrays as `f32[3,1]`, never their contents.
+
+    >>> import numpy as np
+    >>> short(np.zeros((3, 1), "float32")), short("relu"), short([1, 2])
+    ('f32[3,1]', "'relu'", 'a list of 2')
+    """
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{dtype_name(value.dtype)}[{','.join(map(str, value.shape))}]"
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
+        text = repr(value)
+        return text if len(text) <= 40 else text[:37] + "..."
+    if isinstance(value, (list, tuple, dict, set)):
+        kind = type(value).__name__
+        return f"a {kind} of {len(value)}"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if callable(value) and hasattr(value, "__name__"):
+        return f"the function {value.__name__}"
+    return f"{article(type(value).__name__)}"
+
+
+def article(word: str) -> str:
+    """The word with its indefinite article.
+
+    >>> article("Adam"), article("Chain")
+    ('an Adam', 'a Chain')
+    """
+    return ("an " if word[:1].lower() in "aeiou" else "a ") + word

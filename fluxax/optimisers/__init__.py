@@ -1,0 +1,1 @@
+"""Optimisation rules and the state tree."""
