@@ -55,5 +55,6 @@ $(STAMP): pyproject.toml
 		echo "making $(VENV) with $$found"; \
 		"$$found" -m venv --clear $(VENV); \
 	fi
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@echo "installing what pyproject.toml names; this takes a minute or two"
+	@$(BIN)/python -m pip install -qq --editable '.[dev]'
 	@touch $@

@@ -1,8 +1,8 @@
 """Activation functions: NNlib's names and defaults, elementwise unless an axis is named.
 
 Every one of them keeps the dtype of floating input, lets NaN through, and has a finite
-derivative wherever its value is finite. Where a function has a kink, the derivative is the
-one from the left (`relu` at 0: 0).
+derivative wherever its value is finite. At a corner the derivative is that of one side
+(`relu` at 0: 0), not their mean.
 
 Reference: NNlib.jl, `src/activations.jl`.
 """
@@ -241,7 +241,7 @@ def sigmoid(x: Input) -> jax.Array:
     >>> sigmoid(jnp.array([-1e4, 0.0, 1e4])).tolist()
     [0.0, 0.5, 1.0]
     """
-    return jax.nn.sigmoid(x)
+    return jax.nn.sigmoid(_floating(x))
 
 
 def logsigmoid(x: Input) -> jax.Array:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import copyreg
 import sys
+import threading
 from typing import Any
 
 import jax
 import numpy as np
+from jax._src import config as _config
 from jax._src import core as _core
+from jax._src.interpreters import ad as _ad
 
 Tracer: Any = jax.core.Tracer
 eval_jaxpr: Any = jax.core.eval_jaxpr
@@ -57,3 +60,53 @@ def _reduce_jit(function: Any) -> Any:
 
 
 copyreg.pickle(JitFunction, _reduce_jit)  # type: ignore[arg-type]  # a C type
+
+
+def trace_settings() -> Any:
+    """Every JAX setting that a traced program depends on, as one hashable."""
+    return _config.trace_context()
+
+
+def concrete(value: Any) -> Any:
+    """The number or array behind a tracer of an uncompiled run; other values as they are."""
+    while isinstance(value, Tracer):
+        inner = value.to_concrete_value()
+        if inner is None:
+            return value
+        value = inner
+    return value
+
+
+class _Showing(threading.local):
+    now: bool = False
+
+
+showing = _Showing()  # set while a function of the user's runs uncompiled in this thread
+
+
+def _with_value(cls: Any, name: str, use: Any) -> None:
+    """Let a tracer of an uncompiled gradient answer with its value, in our runs only.
+
+    `float(loss)`, `print(loss)` and `f"{loss:.3f}"` inside an objective fail, or show a tracer,
+    in `jax.grad`, although the value is there; no way without a patch was found.
+    """
+    original = getattr(cls, name)
+
+    def method(self: Any, *args: Any) -> Any:
+        value = concrete(self) if showing.now else self
+        return original(self, *args) if value is self else use(value, *args)
+
+    setattr(cls, name, method)
+
+
+for _cls in (_ad.LinearizeTracer, _ad.JVPTracer):
+    for _name, _use in {
+        "__float__": float,
+        "__int__": int,
+        "__complex__": complex,
+        "__repr__": repr,
+        "__str__": str,
+        "__format__": format,
+        "tolist": lambda v: v.tolist(),
+    }.items():
+        _with_value(_cls, _name, _use)

@@ -324,8 +324,12 @@ def key_name(key: Any) -> Any:
     return key.idx if isinstance(key, SequenceKey) else getattr(key, "key", key)
 
 
-class Cycle(ValueError):
-    """A container that contains itself."""
+def cycle(path: Path) -> ValueError:
+    """The error for a container that contains itself."""
+    return ValueError(
+        f"A model expects to be a tree, got a cycle at {path_string(path)}. "
+        "Keep the reference to the parent outside the model."
+    )
 
 
 def walk_nodes(
@@ -337,10 +341,7 @@ def walk_nodes(
     if kind is None:
         return
     if id(tree) in _above:
-        raise Cycle(
-            f"A model expects to be a tree, got a cycle at {path_string(path)}. "
-            "Keep the reference to the parent outside the model."
-        )
+        raise cycle(path)
     for key, part in kind.parts(tree):
         yield from walk_nodes(part, (*path, key), (*_above, id(tree)))
 

@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fluxax._errors import short
@@ -80,7 +79,8 @@ def _initialiser(draw: Callable[P, np.ndarray]) -> Callable[P, Any]:
         if not shape:
             return Initialiser(init, options)
         sizes: Any = _sizes(draw.__name__, shape)
-        return jnp.asarray(draw(*sizes, **options), jnp.float32)
+        # NumPy casts, and `device_put` moves: `jnp.asarray` may compile a program for either.
+        return jax.device_put(np.asarray(draw(*sizes, **options), np.float32))
 
     return init
 
@@ -241,7 +241,7 @@ def orthogonal(*shape: int, rng: Any = None, gain: float = 1.0) -> np.ndarray:
     More than two axes are read as `(all the others, last)`.
 
     >>> w = orthogonal(5, 2, rng=0)
-    >>> bool(abs(w.T @ w - jnp.eye(2)).max() < 1e-6)
+    >>> bool(abs(w.T @ w - np.eye(2)).max() < 1e-6)
     True
 
     Raises:
@@ -250,7 +250,7 @@ def orthogonal(*shape: int, rng: Any = None, gain: float = 1.0) -> np.ndarray:
     Reference: Saxe et al. 2013, arXiv:1312.6120.
     """
     if len(shape) < 2:
-        raise ValueError(f"orthogonal expects at least two sizes, got {shape[0]}.")
+        raise ValueError(f"orthogonal expects at least two sizes, got {len(shape)}.")
     rows, cols = math.prod(shape[:-1]), shape[-1]
     normal = generator(rng).standard_normal((max(rows, cols), min(rows, cols)), np.float32)
     q, r = np.linalg.qr(normal)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
@@ -71,6 +71,13 @@ class Import(NamedTuple):
     target: str
     line: int
     late: bool
+
+
+def none_of(wrong: Iterable[object]) -> None:
+    """Fail with one line for each thing that is wrong."""
+    lines = [str(thing) for thing in wrong]
+    if lines:
+        pytest.fail("\n".join(lines), pytrace=False)
 
 
 def ours(*suffixes: str) -> list[Path]:
@@ -152,12 +159,12 @@ def breaches(path: Path) -> Iterator[str]:
 
 def test_every_room_stands_on_a_floor() -> None:
     known = {room for rooms in FLOORS for room in rooms}
-    assert {room(module) for module in MODULES} - {""} <= known
+    none_of({room(module) for module in MODULES} - {""} - known)
 
 
 def test_imports_go_one_way() -> None:
     inside = [path for path in package_files() if module_name(path) != "fluxax"]
-    assert [breach for path in inside for breach in breaches(path)] == []
+    none_of(breach for path in inside for breach in breaches(path))
 
 
 def test_no_cycle_inside_a_package() -> None:
@@ -169,7 +176,7 @@ def test_no_cycle_inside_a_package() -> None:
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
-        pytest.fail(" → ".join(error.args[1]))
+        none_of([" → ".join(error.args[1])])
 
 
 def test_imports_stand_at_the_top_unless_optional_or_slow() -> None:
@@ -179,12 +186,12 @@ def test_imports_stand_at_the_top_unless_optional_or_slow() -> None:
         for target, line, late in imports(path)
         if late != (target.split(".")[0] in LATE)
     ]
-    assert wrong == []
+    none_of(wrong)
 
 
 def test_files_are_short() -> None:
     lengths = {name(path): len(path.read_text("utf-8").splitlines()) for path in ours(".py")}
-    assert {k: n for k, n in lengths.items() if n > MOST_LINES_OF_A_FILE} == {}
+    none_of(f"{k}: {n} lines" for k, n in lengths.items() if n > MOST_LINES_OF_A_FILE)
 
 
 def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -204,18 +211,18 @@ def test_functions_are_short() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and length(node) > MOST_LINES_OF_A_FUNCTION
     ]
-    assert long == []
+    none_of(long)
 
 
 def test_rooms_have_names_that_say_who_lives_there() -> None:
     stems = {name(path): path.stem.strip("_") for path in ours(".py")}
     stems |= {name(path.parent): path.parent.name.strip("_") for path in package_files()}
-    assert {k for k, stem in stems.items() if stem in NO_NAMES} == set()
+    none_of(k for k, stem in stems.items() if stem in NO_NAMES)
 
 
 def test_implementation_files_start_with_an_underscore() -> None:
     rooms = [part for module in MODULES for part in module.split(".")[1:]]
-    assert {part for part in rooms if not part.startswith("_")} <= PUBLIC
+    none_of({part for part in rooms if not part.startswith("_")} - PUBLIC)
 
 
 def test_no_file_speaks_of_one_machine() -> None:
@@ -226,4 +233,4 @@ def test_no_file_speaks_of_one_machine() -> None:
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
         if (found := pattern.search(line))
     ]
-    assert said == []
+    none_of(said)

@@ -99,7 +99,9 @@ def _is_numbers(x: Any) -> bool:
 
 
 def _stack(rows: list[Any], axis: int, path: str) -> Any:
-    arrays = [row if isinstance(row, jax.Array) else _asarray(row, path, i) for i, row in enumerate(rows)]
+    arrays = [
+        row if isinstance(row, jax.Array) else _asarray(row, path, i) for i, row in enumerate(rows)
+    ]
     shape = arrays[0].shape
     for i, x in enumerate(arrays):
         if x.shape != shape:

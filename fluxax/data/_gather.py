@@ -15,7 +15,7 @@ Where = int | slice | np.ndarray
 
 
 def is_array(x: Any) -> bool:
-    """Whether `x` is indexed as one block of memory: NumPy, JAX, or a tensor that shares its memory.
+    """Whether `x` is one block of memory: of NumPy, of JAX, or a tensor that shares its own.
 
     >>> is_array(np.zeros(3)), is_array([1, 2, 3])
     (True, False)
@@ -32,7 +32,8 @@ def checked_axis(x: Any, axis: int, who: str, path: str) -> int:
     """
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(
-            f"{who} expects plain arrays, got a masked {short(x)} at {path}. Call `.filled(...)` first."
+            f"{who} expects plain arrays, got a masked {short(x)} at {path}. "
+            "Call its `.filled(...)` first."
         )
     ndim = len(x.shape)
     if not -ndim <= axis < ndim:
@@ -48,7 +49,7 @@ def take(x: Any, where: Where, axis: int) -> Any:
     The indices must lie in range: JAX does not check them.
 
     Args:
-        where: an int (the axis goes away), a slice with step 1 (contiguous copy) or an array of ints.
+        where: an int (the axis goes away), a slice of step 1, or an array of ints.
         axis: of the observations, from the front or from the back.
 
     >>> take(np.arange(6).reshape(2, 3), np.array([2, 0]), 1)

@@ -68,7 +68,8 @@ def _place(index: Any, n: int) -> int | np.ndarray:
         index = index if index.size else index.astype(np.intp)
         if index.dtype.kind not in "iub" or index.ndim != 1:
             raise TypeError(
-                f"getobs expects an int, a slice, or a list of ints or booleans, got {short(index)}."
+                "getobs expects an int, a slice, or a list of ints or booleans as index, "
+                f"got {short(index)}."
             )
     return np.arange(n)[index]
 
@@ -145,7 +146,7 @@ def _name_place(error: Exception, place: str) -> None:
     """Put the place into the error's sentence and leave its type, traceback and handlers alone."""
     note = f"(while reading {place})"
     plain = len(error.args) == 1 and isinstance(error.args[0], str)
-    if plain and type(error).__str__ in (Exception.__str__, LookupError.__str__):
+    if plain and type(error).__str__ is BaseException.__str__:
         error.args = (f"{error.args[0]} {note}",)
     else:
         error.add_note(note)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -17,58 +17,64 @@ _root: np.random.Generator | None = None
 _loaders = 0
 
 
+@dataclass(frozen=True, eq=False)
 class Seed:
-    """A loader's seed, which follows `fx.seed` unless it was pinned.
+    """A loader's seed, which follows `fx.seed` if it has a root.
+
+    Args:
+        value: an int of at least 0.
+        root: the generator of `fx.seed` that the value belongs to; `None` if it is pinned.
+        number: of the loader, among those made since `fx.seed`.
+    """
+
+    value: int
+    root: np.random.Generator | None = None
+    number: int = 0
+
+    def renewed(self) -> Seed:
+        """This seed; or, if `fx.seed` was called since, the one for the same number now."""
+        root = _random._generator
+        if self.root is None or self.root is root:
+            return self
+        return Seed(_child(root, self.number), root, self.number)
+
+    def __reduce__(self) -> Any:
+        """A copy is pinned: in another process the root has no meaning."""
+        return Seed, (self.value,)
+
+
+def new_seed(rng: Any = None) -> Seed:
+    """The seed of a new loader.
 
     The k-th loader made after `fx.seed(n)` gets a seed that depends on n and k
-    alone; a loader made before takes a new one, with the same k, at its next
+    alone, and a loader made before takes a new one, with its own k, at its next
     pass. So it does not matter how much else was drawn in between.
 
     Args:
         rng: `None`, or what pins the seed: an int, a NumPy generator, a JAX key.
 
-    >>> Seed(1).value == Seed(1).value
+    >>> new_seed(1).value == new_seed(1).value
     True
     """
-
-    def __init__(self, rng: Any = None) -> None:
-        self._root: np.random.Generator | None = None
-        self._number = 0
-        if rng is None:
-            self._root, self._number = _enter()
-            self.value = _child(self._root, self._number)
-        else:
-            self.value = int(_random.generator(rng).integers(0, 2**63))
-
-    def renew(self) -> bool:
-        """Take a new value if `fx.seed` was called since; say whether."""
-        root = _random._generator
-        if self._root is None or self._root is root:
-            return False
-        self._root, self.value = root, _child(root, self._number)
-        return True
-
-    def pin(self, value: int) -> None:
-        """Keep `value`, whatever `fx.seed` does later."""
-        self._root, self.value = None, value
-
-    def __getstate__(self) -> dict:
-        """A copy is pinned: in another process the root has no meaning."""
-        return {"_root": None, "_number": self._number, "value": self.value}
+    if rng is None:
+        root, number = _enter()
+        return Seed(_child(root, number), root, number)
+    return Seed(int(_random.generator(rng).integers(0, 2**63)))
 
 
 def _enter() -> tuple[np.random.Generator, int]:
     global _root, _loaders
     with _lock:
-        if _root is not _random._generator:
-            _root, _loaders = _random._generator, 0
+        root = _random._generator
+        if _root is not root:
+            _root, _loaders = root, 0
         _loaders += 1
-        return _root, _loaders
+        return root, _loaders
 
 
 def _child(root: np.random.Generator, number: int) -> int:
-    entropy: Any = getattr(root.bit_generator.seed_seq, "entropy")  # noqa: B009
-    child = np.random.SeedSequence(entropy, spawn_key=(_STREAM, number))
+    source = cast(np.random.SeedSequence, root.bit_generator.seed_seq)
+    child = np.random.SeedSequence(source.entropy, spawn_key=(_STREAM, number))
     return int(child.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

@@ -8,18 +8,20 @@ the program runs, so that changing it compiles nothing.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import math
-import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fluxax._errors import article, short
+from fluxax._errors import short
+from fluxax._jax import is_tracer
+from fluxax.optimisers._hyper import Pack
 
 _ticks = itertools.count(1)
 
@@ -38,6 +40,11 @@ def changed() -> None:
     version.now = next(_ticks)
 
 
+#: Ranges for `limits`: a decay lies in [0, 1), so its top is the largest float below 1.
+NOT_NEGATIVE = (0.0, math.inf)
+DECAY = (0.0, math.nextafter(1.0, 0.0))
+
+
 class Rule:
     """How one parameter's gradient becomes its step. Subclass as a dataclass:
 
@@ -50,11 +57,17 @@ class Rule:
 
     `init(x)` gives the state for a parameter: a pytree of arrays, or `None`. `apply(state, x, dx)`
     gives the new state and the step, which is subtracted: `x - step`. Neither may change its
-    arguments. Number fields may be changed at any time (`adjust`, or plain assignment), also in a
-    compiled loop; `limits` maps a field's name to the closed range its numbers must lie in.
+    arguments or the rule: what changes from step to step belongs in the state. A field is changed
+    by assigning it (`rule.beta = (0.8, 0.99)`; `adjust` does that), also in a compiled loop.
+
+    `limits` maps a field's name to the closed range that its numbers must lie in, at construction
+    and at every assignment. `static` names the number fields that `apply` branches on, such as
+    the `p` of a norm: they are constants of a compiled program, and changing one compiles
+    another. Booleans, strings and `None` are static anyway.
     """
 
-    limits: ClassVar[dict[str, tuple[float, float]]] = {"eta": (0.0, math.inf)}
+    limits: ClassVar[dict[str, tuple[float, float]]] = {"eta": NOT_NEGATIVE}
+    static: ClassVar[tuple[str, ...]] = ()
 
     def init(self, x: Any) -> Any:
         """The state for a parameter before its first step."""
@@ -65,186 +78,155 @@ class Rule:
         """The new state and the step for a parameter `x` with gradient `dx`."""
         raise TypeError(f"{type(self).__name__} expects a method apply(state, x, dx).")
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in getattr(type(self), "__dataclass_fields__", ()):
-            value = self._checked(name, value)
-            changed()
-        object.__setattr__(self, name, value)
-
-    def _checked(self, name: str, value: Any) -> Any:
-        """A field's value as it is kept; an error if it lies outside its limits."""
-        default = type(self).__dataclass_fields__[name].default  # type: ignore[attr-defined]
-        if isinstance(default, tuple) and not callable(value):
-            return self._checked_tuple(name, default, value)
-        low_high = self.limits.get(name)
-        if low_high and not callable(value) and not isinstance(value, Hyper):
+    def checked(self, name: str, value: Any) -> Any:
+        """A field's value as it is kept; an error if it is not one that the field can have."""
+        fields: dict[str, Any] = getattr(type(self), "__dataclass_fields__", {})
+        default = fields[name].default if name in fields else None
+        if isinstance(default, bool):
+            return _flag(self, name, value)
+        if callable(value) or is_tracer(value):  # a schedule; a number of somebody's own jax.jit
+            return value
+        if isinstance(default, tuple) and name in self.limits:
+            return _numbers(self, name, value, len(default))
+        if isinstance(default, tuple):
+            return tuple(value) if isinstance(value, list) else value
+        if name in self.limits:
             number = _number(self, name, value)
-            low, high = low_high
-            if not low <= number <= high:
-                wanted = f"of at least {low:g}" if high == math.inf else f"between {low:g} and {high:.6g}"
-                raise ValueError(f"{type(self).__name__} expects `{name}` {wanted}, got {value!r}.")
-            return number if isinstance(default, float) else value
-        return value
+            return value if isinstance(default, int) else number
+        plain_int = isinstance(value, int) and not isinstance(value, bool)
+        return float(value) if isinstance(default, float) and plain_int else value
 
-    def _checked_tuple(self, name: str, default: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
-        if not isinstance(value, (tuple, list)) or len(value) != len(default):
-            raise ValueError(
-                f"{type(self).__name__} expects `{name}` to be {len(default)} numbers, got {value!r}."
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "_sealed" in self.__dict__:
+            raise TypeError(
+                f"{type(self).__name__} expects `apply` to leave the rule alone, got a write to "
+                f"`{name}`. Keep what changes from step to step in the state."
             )
-        low, high = self.limits.get(name, (-math.inf, math.inf))
-        for v in value:
-            if isinstance(v, Hyper) or callable(v):
-                continue
-            if not low <= _number(self, name, v) <= high:
-                raise ValueError(
-                    f"{type(self).__name__} expects each of `{name}` between {low:g} and {high:.6g}, got {value!r}."
-                )
-        return tuple(value)
+        object.__setattr__(self, name, self.checked(name, value))
+        changed()
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name, None) for name in fields_of(self))
+
+    def __repr__(self) -> str:
+        return show(self)
 
 
-#: The largest float below 1: decays lie in [0, 1).
-BELOW_ONE = math.nextafter(1.0, 0.0)
-
-
-def _number(rule: Rule, name: str, value: Any) -> float:
-    if isinstance(value, (bool, str)) or not isinstance(value, (int, float, np.generic, np.ndarray, jax.Array)):
+def _flag(rule: Rule, name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
         raise TypeError(
-            f"{type(rule).__name__} expects `{name}` to be a number or a schedule, got {short(value)}."
+            f"{type(rule).__name__} expects `{name}` to be True or False, got {short(value)}."
         )
-    return float(value)
+    return bool(value)
 
 
-def check_rule(who: str, rule: Any) -> Rule:
+def _number(rule: Rule, name: str, value: Any, within: str = "") -> float:
+    """A number within the field's limits; `within` says what it is a member of."""
+    who, low_high = type(rule).__name__, rule.limits[name]
+    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+    kind = getattr(value, "dtype", bool)
+    real = jnp.issubdtype(kind, np.floating) or jnp.issubdtype(kind, np.integer)
+    if not plain and not (real and getattr(value, "shape", None) == ()):
+        wanted = within or "a number or a schedule"
+        raise TypeError(f"{who} expects `{name}` to be {wanted}, got {short(value)}.")
+    number = float(value)
+    if not low_high[0] <= number <= low_high[1]:
+        each = "each of " if within else ""
+        raise ValueError(f"{who} expects {each}`{name}` {_range(*low_high)}, got {number:.6g}.")
+    return number
+
+
+def _numbers(rule: Rule, name: str, value: Any, length: int) -> tuple[Any, ...]:
+    wanted = f"{length} numbers"
+    if not isinstance(value, (tuple, list)) or len(value) != length:
+        error = ValueError if isinstance(value, (tuple, list)) else TypeError
+        raise error(f"{type(rule).__name__} expects `{name}` to be {wanted}, got {short(value)}.")
+    free = lambda v: callable(v) or is_tracer(v)
+    return tuple(v if free(v) else _number(rule, name, v, wanted) for v in value)
+
+
+def _range(low: float, high: float) -> str:
+    if high == math.inf:
+        return f"of at least {low:g}"
+    return f"in [{low:g}, 1)" if high == DECAY[1] else f"between {low:g} and {high:g}"
+
+
+# --- rules as things with fields ----------------------------------------------------------
+
+
+def is_rule(value: Any) -> bool:
+    """Whether a value is a rule: a `Rule`, or another object with the two methods."""
+    methods = (getattr(value, name, None) for name in ("init", "apply"))
+    return isinstance(value, Rule) or (
+        not isinstance(value, type)
+        and dataclasses.is_dataclass(value)
+        and all(map(callable, methods))
+    )
+
+
+def check_rule(who: str, rule: Any) -> Any:
     """The rule, or an error that says what came instead."""
     if isinstance(rule, type) and issubclass(rule, Rule):
-        raise TypeError(f"{who} expects a rule, got the class {rule.__name__}. Write {rule.__name__}().")
-    if not isinstance(rule, Rule):
+        name = rule.__name__
+        raise TypeError(f"{who} expects a rule, got the class {name}. Write {name}().")
+    if not is_rule(rule):
         raise TypeError(f"{who} expects a rule such as fx.Adam(1e-3), got {short(rule)}.")
     return rule
 
 
-# --- hyperparameters inside a program -----------------------------------------------------
+def watched(rule: Any) -> bool:
+    """Whether every write to the rule and to those inside is noted in `version`.
 
-
-class Hyper:
-    """A hyperparameter inside a compiled step: arithmetic with numbers, an input for arrays.
-
-    `1 - self.beta[0]` stays an expression, computed on the host in float64 whenever the rule
-    changed; where it meets an array it becomes one element of the packed vector that is an input
-    of the program. (In float32 on the device 1 - 0.999 would be off by 1e-5.) `evaluate` takes the
-    rules of the program's leaves and gives the number.
+    It is not for a dataclass with the two methods that is no `Rule`: look at its fields each time.
     """
-
-    __slots__ = ("evaluate", "pack")
-
-    def __init__(self, evaluate: Callable[[Any], float], pack: Pack):
-        self.evaluate = evaluate
-        self.pack = pack
-
-    def on(self, like: Any) -> Any:
-        """The value as a scalar array in the (real) dtype of an array."""
-        return self.pack.slot(self).astype(jnp.finfo(like.dtype).dtype if _inexact(like) else None)
-
-    def _with(self, other: Any, op: Callable[[Any, Any], Any], *, swap: bool) -> Any:
-        if isinstance(other, Hyper):
-            a, b = (other, self) if swap else (self, other)
-            return Hyper(lambda rules: op(a.evaluate(rules), b.evaluate(rules)), self.pack)
-        if isinstance(other, (int, float)):
-            if swap:
-                return Hyper(lambda rules: op(other, self.evaluate(rules)), self.pack)
-            return Hyper(lambda rules: op(self.evaluate(rules), other), self.pack)
-        if not hasattr(other, "dtype"):
-            return NotImplemented
-        mine = self.on(other)
-        return op(other, mine) if swap else op(mine, other)
-
-    def __neg__(self) -> Hyper:
-        return Hyper(lambda rules: -self.evaluate(rules), self.pack)
-
-    def map(self, f: Callable[[float], float]) -> Hyper:
-        """A function of the number, computed on the host."""
-        return Hyper(lambda rules: f(self.evaluate(rules)), self.pack)
-
-    def _concrete(self, *_: Any) -> Any:
-        raise TypeError("A hyperparameter inside a compiled step has no fixed value.")
-
-    __bool__ = __float__ = __int__ = __index__ = __len__ = __iter__ = _concrete
-    __hash__ = None  # type: ignore[assignment]  # no fixed value, so nothing to hash
-
-
-def _inexact(array: Any) -> bool:
-    return jax.dtypes.issubdtype(array.dtype, np.inexact)
-
-
-def _operators(name: str) -> None:
-    op = getattr(operator, name if name not in ("lt", "le", "gt", "ge", "eq", "ne") else f"__{name}__")
-    setattr(Hyper, f"__{name}__", lambda self, other: self._with(other, op, swap=False))
-    setattr(Hyper, f"__r{name}__", lambda self, other: self._with(other, op, swap=True))
-
-
-for _name in ("add", "sub", "mul", "truediv", "pow"):
-    _operators(_name)
-
-
-class Pack:
-    """The hyperparameters of a program, packed into one vector.
-
-    While a step is traced, `slot` hands out elements of the vector; `values` computes
-    them on the host for the rules as they are now.
-    """
-
-    def __init__(self, vector: Any):
-        self.vector = vector
-        self.slots: list[Hyper] = []
-
-    def slot(self, hyper: Hyper) -> Any:
-        self.slots.append(hyper)
-        return self.vector[len(self.slots) - 1]
-
-
-def scalar(value: Any, like: Any) -> Any:
-    """A hyperparameter as JAX functions take it: `jnp.clip(dx, -scalar(delta, dx), ...)`."""
-    return value.on(like) if isinstance(value, Hyper) else value
-
-
-def one_minus_power(beta: Any, t: Any, like: Any) -> Any:
-    """1 - βᵗ for a step count t, without the cancellation that float32 suffers near β = 1.
-
-    Computed as -expm1(t log β), with log β from the host in float64.
-    """
-    log_beta = beta.map(_log) if isinstance(beta, Hyper) else _log(beta)
-    dtype = jnp.finfo(like.dtype).dtype
-    return -jnp.expm1(t.astype(jnp.promote_types(dtype, jnp.float32)) * log_beta).astype(dtype)
-
-
-def _log(x: float) -> float:
-    return math.log(x) if x > 0 else -math.inf
-
-
-def abs2(x: Any) -> Any:
-    """|x|², real also for complex x."""
-    return jnp.real(x) ** 2 + jnp.imag(x) ** 2 if jnp.iscomplexobj(x) else x * x
-
-
-def zeros_like(x: Any, dtype: Any = None) -> Any:
-    """Zeros beside an array, on its device; compiles nothing."""
-    return full_like(x, 0, dtype)
-
-
-def full_like(x: Any, value: float, dtype: Any = None) -> Any:
-    """An array of one value beside an array, on its device; compiles nothing."""
-    host = np.full(np.shape(x), value, dtype or x.dtype)
-    return jax.device_put(host, x.sharding if isinstance(x, jax.Array) else None)
-
-
-def count() -> Any:
-    """A step count of zero."""
-    return jax.device_put(np.zeros((), np.int32))
+    return all(isinstance(r, Rule) for r in rules_in(rule))
 
 
 def fields_of(rule: Any) -> list[str]:
-    """The names of a rule's hyperparameters."""
-    return [f.name for f in dataclasses.fields(rule)]
+    """The names of a rule's fields, in order (of a class that is no dataclass: its attributes)."""
+    cls: Any = type(rule)
+    names = [f.name for f in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
+    if "__dataclass_params__" in vars(cls):
+        return names
+    return names + [name for name in vars(rule) if name not in names and name[0] != "_"]
+
+
+def rules_in(rule: Any) -> Iterator[Any]:
+    """The rule and every rule in its fields (a chain's members), outermost first."""
+    yield rule
+    for name in fields_of(rule):
+        for inner in _members(getattr(rule, name)):
+            yield from rules_in(inner)
+
+
+def _members(value: Any) -> list[Any]:
+    if isinstance(value, (tuple, list)):
+        return [inner for v in value for inner in _members(v)]
+    return [value] if is_rule(value) else []
+
+
+def hyperparameters(rule: Any) -> list[str]:
+    """The names that `adjust` can set, sorted: fields of the rule and of those inside it.
+
+    >>> from fluxax.optimisers._combine import OptimiserChain
+    >>> from fluxax.optimisers._descent import Descent, Momentum
+    >>> hyperparameters(OptimiserChain(Momentum(), Descent()))
+    ['eta', 'rho']
+    """
+    return sorted({name for r in rules_in(rule) for name in _own(r)})
+
+
+def _own(rule: Any) -> list[str]:
+    """The fields of a rule that are not rules themselves."""
+    values = {name: getattr(rule, name) for name in fields_of(rule)}
+    return [name for name, v in values.items() if v != () and not _members(v)]
+
+
+def holders(rule: Any, name: str) -> list[Any]:
+    """The rule and those inside it that have a hyperparameter of this name: whom `adjust` sets."""
+    return [r for r in rules_in(rule) if name in _own(r)]
 
 
 def show(rule: Any) -> str:
@@ -254,6 +236,77 @@ def show(rule: Any) -> str:
 
 
 def unknown_field(who: str, rule: Any, name: str) -> str:
-    """The sentence for a field that a rule does not have."""
-    known = ", ".join(sorted(fields_of(rule)))
-    return f"{who} expects a field of {article(type(rule).__name__)[2:].strip()} ({known}), got `{name}`."
+    """The sentence for a field that neither a rule nor one inside it has."""
+    known = ", ".join(hyperparameters(rule)) or "it has none"
+    return f"{who} expects a field of {type(rule).__name__} ({known}), got `{name}`."
+
+
+# --- how a rule stands in a program -------------------------------------------------------
+
+
+def room(rules: Any) -> int:
+    """How many elements a `Pack` for these rules should have: our own rules use fewer."""
+    return sum(4 + 4 * len(_own(r)) for rule in rules for r in rules_in(rule))
+
+
+def hyper_view(rule: Any, pack: Pack, index: int) -> Any:
+    """A copy of a rule whose numbers are `Hyper`s that read `rules[index]`; others as they are.
+
+    Its `apply` raises a TypeError if the rule does something that a `Hyper` cannot; then try
+    `array_view`, then `static_view`. Schedules (callables) are left in the fields.
+    """
+    return _view(rule, f"rules[{index}]", pack.hyper)
+
+
+def array_view(rule: Any, pack: Pack, index: int, like: Any) -> Any:
+    """The same with scalar arrays in the real dtype of `like`: a JAX function takes those.
+
+    A rule inside another (a chain's member) keeps `Hyper`s, which are exact, if it can.
+    """
+    array = lambda path: pack.hyper(path).on(like)
+    return _view(rule, f"rules[{index}]", array, pack.hyper)
+
+
+def static_view(rule: Any) -> Any:
+    """A copy of a rule with its numbers as they are: constants of the program."""
+    return _view(rule, "", None)
+
+
+def _view(rule: Any, path: str, number: Any, first: Any = None) -> Any:
+    view = copy.copy(rule)
+    for name in fields_of(rule):
+        if name not in getattr(rule, "static", ()):
+            value = _viewed(getattr(rule, name), f"{path}.{name}", number, first)
+            object.__setattr__(view, name, value)
+    object.__setattr__(view, "_sealed", True)
+    return view
+
+
+def _viewed(value: Any, path: str, number: Any, first: Any) -> Any:
+    if is_rule(value):
+        view = _view(value, path, number, first)
+        if first:
+            object.__setattr__(view, "apply", _either(_view(value, path, first), view.apply))
+        return view
+    if isinstance(value, (tuple, list)):
+        inside = [_viewed(v, f"{path}[{i}]", number, first) for i, v in enumerate(value)]
+        return type(value)(*inside) if hasattr(value, "_fields") else type(value)(inside)
+    return number(path) if number and _is_number(value) else value
+
+
+def _either(first: Any, apply: Any) -> Callable[[Any, Any, Any], Any]:
+    def attempt(state: Any, x: Any, dx: Any) -> Any:
+        try:
+            return first.apply(state, x, dx)
+        except TypeError:
+            return apply(state, x, dx)
+
+    return attempt
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, (bool, np.bool_)) or is_tracer(value):
+        return False
+    return isinstance(value, (int, float, np.generic)) or (
+        isinstance(value, (np.ndarray, jax.Array)) and value.shape == ()
+    )

@@ -1,0 +1,1 @@
+"""The engine: ordinary functions, compiled. `docs/design/capture.md` explains it."""

@@ -1,0 +1,279 @@
+"""The uncompiled path: what cannot be compiled still works, each side effect once.
+
+The user's own function runs, on copies of the arguments in which the arrays to
+differentiate are JAX's eager tracers; what it wrote to them goes to the originals
+afterwards, and tracers that it stored in things it reaches become their values.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fluxax import _tree
+from fluxax._compile._jaxpr import reaches
+from fluxax._compile._objective import check_loss, loss_array, objective
+from fluxax._compile._reads import reads_of
+from fluxax._jax import Tracer, concrete, is_tracer, showing, tracing
+from fluxax._module import Module
+from fluxax._parameters import trainable_arrays
+
+
+class _Copies:
+    """Copies of the arguments with other arrays in them, and what was written to the copies."""
+
+    def __init__(self, stand_ins: dict[int, Any], reals: dict[tuple[int, _tree.Path], Any]):
+        self.stand_ins, self.reals = stand_ins, reals
+        self._made: dict[int, Any] = {}
+        self._pairs: list[tuple[Any, Any, list[Any]]] = []
+
+    def make(self, value: Any, argument: int, path: _tree.Path = ()) -> Any:
+        if (argument, path) in self.reals:
+            return self.reals[argument, path]
+        if _tree.is_array(value):
+            found = self.stand_ins.get(id(value))
+            return (jnp.asarray(value) if isinstance(value, np.ndarray) else value) if found is None else found
+        kind = _tree.kind_of(value)
+        if kind is None:
+            return value
+        if id(value) in self._made:
+            return self._made[id(value)]
+        pairs = kind.parts(value)
+        new = kind.rebuild(value, [self.make(part, argument, (*path, key)) for key, part in pairs])
+        self._made[id(value)] = new
+        self._pairs.append((value, new, _snapshot(new)))
+        return new
+
+    def write_back(self, good: bool) -> None:
+        """Put what changed in the copies into the originals; statistics only if the loss was finite."""
+        originals = {id(new): old for old, new, _ in self._pairs}
+        for old, new, before in self._pairs:
+            now = _snapshot(new)
+            if len(now) == len(before) and all(a[1] is b[1] for a, b in zip(now, before, strict=True)):
+                continue
+            if isinstance(old, list):
+                list.__setitem__(old, slice(None), [_settled(v, originals) for _, v in now])
+            elif isinstance(old, (dict, Module)) or hasattr(old, "__dict__"):
+                _update(old, before, now, originals, good)
+
+
+def _update(old: Any, before: list[Any], now: list[Any], originals: dict[int, Any], good: bool) -> None:
+    target = old if isinstance(old, dict) else old.__dict__
+    was = dict(before)
+    for key, value in now:
+        held = not good and _tree.is_array(value) and _tree.is_inexact(value) and key in target
+        if was.get(key, _NOTHING) is not value and not held:
+            target[key] = _settled(value, originals)
+    for key in set(was) - {k for k, _ in now}:
+        del target[key]
+
+
+_NOTHING: Any = object()
+
+
+def _snapshot(container: Any) -> list[tuple[Any, Any]]:
+    return [(_tree.key_name(k), v) for k, v in _tree.parts(container)]
+
+
+def _settled(value: Any, originals: dict[int, Any]) -> Any:
+    """A value with no tracer and no copy of ours in it."""
+    if id(value) in originals:
+        return originals[id(value)]
+    if is_tracer(value):
+        return concrete(value)
+    kind = _tree.kind_of(value)
+    if kind is None or not any(is_tracer(v) for _, v in _tree.walk(value)):
+        return value
+    return kind.rebuild(value, [_settled(v, originals) for _, v in kind.parts(value)])
+
+
+class Variables:
+    """What an uncompiled gradient is taken by: trainable arrays, once each, and real numbers."""
+
+    def __init__(self, args: tuple[Any, ...], differentiated: tuple[bool, ...]):
+        self.arrays: dict[int, Any] = {}
+        self.numbers: dict[tuple[int, _tree.Path], Any] = {}
+        for i, (arg, wanted) in enumerate(zip(args, differentiated, strict=True)):
+            if not wanted:
+                continue
+            self.arrays.update((id(a), a) for _, a in trainable_arrays(arg))
+            self.numbers.update(((i, path), x) for path, x in _reals(arg))
+
+    def leaves(self, ints: bool) -> list[Any]:
+        numbers = [x for key, x in self.numbers.items() if ints or not isinstance(x, int)]
+        return [jnp.asarray(a) for a in self.arrays.values()] + [jnp.asarray(float(x)) for x in numbers]
+
+    def copies(self, leaves: list[Any], ints: bool) -> _Copies:
+        n = len(self.arrays)
+        keys = [key for key, x in self.numbers.items() if ints or not isinstance(x, int)]
+        return _Copies(dict(zip(self.arrays, leaves[:n], strict=True)), dict(zip(keys, leaves[n:], strict=True)))
+
+    def nested(self, args: tuple[Any, ...], grads: list[Any], ints: bool) -> list[Any]:
+        """The gradients in the shape of the arguments; a tied array's at its first place."""
+        n = len(self.arrays)
+        by_array = dict(zip(self.arrays, grads[:n], strict=True))
+        keys = [key for key, x in self.numbers.items() if ints or not isinstance(x, int)]
+        by_place = dict(zip(keys, grads[n:], strict=True))
+        return [gradient_tree(arg, lambda p, v, i=i: _pop(by_array, by_place, i, p, v)) for i, arg in enumerate(args)]
+
+
+def _pop(by_array: dict[int, Any], by_place: dict[Any, Any], i: int, path: Any, value: Any) -> Any:
+    return by_place.get((i, path)) if not _tree.is_array(value) else by_array.pop(id(value), None)
+
+
+def _reals(arg: Any, path: _tree.Path = ()) -> Iterator[tuple[_tree.Path, Any]]:
+    """Floats in plain containers, and a top-level int."""
+    if isinstance(arg, (float, np.floating)) or (path == () and type(arg) is int):
+        yield path, arg
+    elif isinstance(arg, (list, tuple, dict)):
+        for key, part in _tree.parts(arg):
+            yield from _reals(part, (*path, key))
+
+
+def gradient_tree(tree: Any, leaf: Callable[[_tree.Path, Any], Any], path: _tree.Path = ()) -> Any:
+    """A tree nested like a model, with Nodes for objects and `leaf(path, value)` at each leaf."""
+    kind = _tree.kind_of(tree)
+    if kind is None:
+        return leaf(path, tree)
+    pairs = kind.parts(tree)
+    new = [gradient_tree(part, leaf, (*path, key)) for key, part in pairs]
+    if isinstance(tree, (list, tuple)) or kind is _tree.PYTREE:
+        return kind.rebuild(tree, new)
+    names = [_tree.key_name(key) for key, _ in pairs]
+    found = dict(zip(names, new, strict=True))
+    return found if isinstance(tree, dict) else _tree.Node(**found)
+
+
+def value_and_gradients(f: Any, args: tuple[Any, ...], differentiated: tuple[bool, ...]) -> tuple[Any, list[Any]]:
+    """The value of `f(*args)` and its gradients, nested, uncompiled."""
+    variables = Variables(args, differentiated)
+    has_ints = any(isinstance(x, int) for x in variables.numbers.values())
+    try:
+        return _differentiate(f, args, variables, ints=True)
+    except TypeError:
+        if not has_ints:
+            raise
+    return _differentiate(f, args, variables, ints=False)  # an int is needed as an integer
+
+
+def _differentiate(f: Any, args: tuple[Any, ...], variables: Variables, *, ints: bool) -> tuple[Any, list[Any]]:
+    leaves = variables.leaves(ints)
+    kept: dict[str, Any] = {}
+
+    def of_leaves(leaves: list[Any]) -> Any:
+        copies = kept["copies"] = variables.copies(leaves, ints)
+        with objective(True):
+            out = kept["out"] = f(*(copies.make(a, i) for i, a in enumerate(args)))
+        loss = loss_array(out)
+        check_loss(loss, _where(f))
+        return loss
+
+    with _values_shown():
+        loss, pull = jax.vjp(of_leaves, leaves)
+    one = jnp.ones((), loss.dtype)
+    closed = jax.make_jaxpr(lambda ct: pull(ct)[0])(one)
+    paths = reaches(closed.jaxpr)
+    grads = [g if there else None for g, there in zip(pull(one)[0], paths, strict=True)]
+    grads = [jnp.conj(g) if g is not None and jnp.iscomplexobj(g) else g for g in grads]
+    good = True if tracing() else bool(jnp.isfinite(concrete(loss)))
+    kept["copies"].write_back(good)
+    settle_reached(f)
+    return _settled(kept["out"], {}), variables.nested(args, grads, ints)
+
+
+class _values_shown:
+    """A context in which eager tracers answer with their values; NumPy conversion is explained."""
+
+    def __enter__(self) -> None:
+        self.before, showing.now = showing.now, True
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        showing.now = self.before
+        if isinstance(error, jax.errors.TracerArrayConversionError) and not tracing():
+            raise TypeError(
+                "The objective expects to stay in JAX, got a value that carries a derivative turned into a "
+                "NumPy array, which would cut the gradient. Use jnp instead of np, or fx.stop_gradient(x) first."
+            ) from error
+
+
+def _where(f: Any) -> str:
+    code = getattr(f, "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else type(f).__name__
+
+
+def call(f: Any, args: tuple[Any, ...], *, training: bool) -> Any:
+    """`f(*args)` uncompiled, without a gradient."""
+    with objective(training):
+        return f(*args)
+
+
+# --- tracers that were stored -------------------------------------------------------------
+
+
+def settle_reached(f: Any) -> None:
+    """Replace tracers in what a function reaches by their values, in place."""
+    seen: set[int] = set()
+    stack: list[Any] = [f]
+    while stack:
+        value = stack.pop()
+        if id(value) in seen or _tree.is_array(value):
+            continue
+        seen.add(id(value))
+        stack.extend(_settle_one(value))
+
+
+def _settle_one(value: Any) -> list[Any]:
+    """Replace the tracers right inside a value; the parts to look at next."""
+    if isinstance(value, types.FunctionType):
+        return _settle_function(value)
+    if isinstance(value, types.MethodType):
+        return [value.__self__, value.__func__]
+    if hasattr(value, "func") and hasattr(value, "keywords"):  # functools.partial
+        return [value.func, *value.args, *value.keywords.values()]
+    if isinstance(value, list):
+        for i, item in enumerate(value):
+            if _carries(item):
+                list.__setitem__(value, i, _settled(item, {}))
+        return list(value)
+    if isinstance(value, dict):
+        return _settle_dict(value)
+    if isinstance(value, (tuple, set, frozenset)):
+        return list(value)
+    if isinstance(value, (type, types.ModuleType)):
+        return []
+    return _settle_dict(value.__dict__) if isinstance(getattr(value, "__dict__", None), dict) else []
+
+
+def _carries(value: Any) -> bool:
+    return isinstance(value, Tracer) or (
+        isinstance(value, (tuple, dict)) and any(is_tracer(v) for _, v in _tree.walk(value))
+    )
+
+
+def _settle_dict(space: dict[Any, Any]) -> list[Any]:
+    for key, item in list(space.items()):
+        if _carries(item):
+            space[key] = _settled(item, {})
+    return list(space.values())
+
+
+def _settle_function(f: types.FunctionType) -> list[Any]:
+    found = [*(f.__defaults__ or ()), *f.__dict__.values()]
+    for cell in f.__closure__ or ():
+        try:
+            if _carries(cell.cell_contents):
+                cell.cell_contents = _settled(cell.cell_contents, {})
+            found.append(cell.cell_contents)
+        except ValueError:
+            continue
+    for name in reads_of(f.__code__).globals:
+        item = f.__globals__.get(name)
+        if _carries(item):
+            f.__globals__[name] = _settled(item, {})
+        found.append(f.__globals__.get(name))
+    return [v for v in found if not isinstance(v, types.ModuleType)]

@@ -1,0 +1,60 @@
+"""What a trace must leave as it was: random states, and what methods that ran as they are reach."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+
+from fluxax._compile import _boxes as boxes
+from fluxax._compile._spec import Box
+
+
+_NOTHING: Any = object()
+
+
+def random_state() -> Any:
+    return random.getstate()
+
+
+def restore_random(state: Any) -> str | None:
+    """Put Python's and NumPy's random state back; what was used, if anything."""
+    numpy, python = state
+    used = None
+    if random.getstate() != python:
+        random.setstate(python)
+        used = "it draws Python random numbers"
+    now = np.random.get_state()
+    if now[2] != numpy[2] or not np.array_equal(now[1], numpy[1]):
+        np.random.set_state(numpy)
+        used = "it draws NumPy random numbers"
+    return used
+
+
+def restore(before: list[tuple[Box, dict[Any, Any]]]) -> str | None:
+    """Undo what methods, which ran as they are, did to what they reach; what, if anything."""
+    found = None
+    for box, then in before:
+        assert box.how.now is not None
+        now = box.how.now(box.value)
+        if len(now) != len(then) or any(now.get(k, _NOTHING) is not v for k, v in then.items()):
+            found = f"a method changes `{box.label}`"
+            _put_back(box, then)
+    return found
+
+
+def _put_back(box: Box, then: dict[Any, Any]) -> None:
+    if box.how in (boxes.LIST, boxes.DEQUE):
+        box.value.clear()
+        box.value.extend(then.values())
+    elif box.how in (boxes.DICT, boxes.SET):
+        box.value.clear()
+        box.value.update(then)
+    elif box.how is boxes.CELL:
+        box.value.cell_contents = then["content"]
+    else:
+        box.value.__dict__.update(then)
+        for name in set(vars(box.value)) - set(then):
+            del box.value.__dict__[name]
+

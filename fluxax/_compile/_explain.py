@@ -1,0 +1,219 @@
+"""Why it compiled, or did not, in plain words."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fluxax._errors import dtype_name
+
+
+class Record:
+    """What the engine knows of one objective.
+
+    Attributes:
+        where: file and line of the function.
+        traces: how often it was traced.
+        reasons: why, each time.
+        seconds: spent tracing and compiling.
+        compiled: false if it runs uncompiled.
+        inputs: the names of the arrays and numbers that are inputs of its program.
+        constants: the numbers that are constants of its program, by name.
+        bytes_copied: NumPy bytes copied at each call.
+    """
+
+    def __init__(self, where: str):
+        self.where = where
+        self.traces = 0
+        self.reasons: list[str] = []
+        self.seconds = 0.0
+        self.compiled = True
+        self.inputs: tuple[str, ...] = ()
+        self.constants: dict[str, Any] = {}
+        self.bytes_copied = 0
+        self.tokens: tuple[Any, ...] = ()
+        self.warned = False
+
+    def __repr__(self) -> str:
+        state = "compiled" if self.compiled else "uncompiled"
+        return f"{self.where}: {state}, traces={self.traces}, reasons={self.reasons}"
+
+    def traced(self, reason: str) -> None:
+        self.traces += 1
+        self._note(reason)
+        if self.traces > 8 and not self.warned:
+            self.warned = True
+            hint = "Pass numbers that decide shapes or branches less often, or compute them before the lambda."
+            warnings.warn(
+                f"{self.where} has been compiled {self.traces} times; the last time because {reason}. {hint} "
+                "fx.explain() lists all reasons.",
+                stacklevel=6,
+            )
+
+    def uncompiled(self, reason: str) -> None:
+        self.compiled = False
+        self._note(f"uncompiled: {reason}")
+
+    def _note(self, reason: str) -> None:
+        self.reasons.append(reason)
+        del self.reasons[:-100]
+
+
+class Records(list[Record]):
+    """Records that print as a table."""
+
+    def __str__(self) -> str:
+        rows = [("where", "traces", "seconds", "compiled", "last reason")]
+        for r in self:
+            last = r.reasons[-1] if r.reasons else ""
+            rows.append((r.where, str(r.traces), f"{r.seconds:.2f}", "yes" if r.compiled else "no", last))
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        return "\n".join(
+            "  ".join([*(c.ljust(w) for c, w in zip(row[:4], widths, strict=True)), row[4]]) for row in rows
+        )
+
+    __repr__ = __str__
+
+
+_records: OrderedDict[Any, Record] = OrderedDict()
+_LIMIT = 512
+
+
+def record_for(key: Any, where: str) -> Record:
+    """The record of an objective, made at its first use."""
+    record = _records.get(key)
+    if record is None:
+        record = _records[key] = Record(where)
+        if len(_records) > _LIMIT:
+            _records.popitem(last=False)
+    return record
+
+
+def explain() -> Records:
+    """What was compiled, how often, and why: one record per objective.
+
+    Returns:
+        A list that prints as a table. Each record has `.where` (file:line), `.traces`,
+        `.reasons` (one text per trace), `.seconds`, `.compiled`, `.inputs`, `.constants`
+        and `.bytes_copied`.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> fx.clear_cache()
+        >>> for x in (jnp.ones(2), jnp.ones(3)):
+        ...     _ = fx.gradient(lambda w: jnp.sum(w * x), x)
+        >>> fx.explain()[0].traces
+        2
+        >>> fx.explain()[0].reasons
+        ['first call', 'argument 0 changed shape from (2,) to (3,)']
+    """
+    return Records(r for r in _records.values() if r.traces or not r.compiled)
+
+
+def clear() -> None:
+    """Forget all records."""
+    _records.clear()
+
+
+def difference(before: tuple[Any, ...], now: tuple[Any, ...]) -> str:
+    """The first thing that differs between two keys, as a reader would say it."""
+    if not before:
+        return "first call"
+    old = {_name(t): t for t in before}
+    for token in now:
+        name = _name(token)
+        if name not in old:
+            return f"{token[0]} is new" if isinstance(token[0], str) else "its structure changed"
+        if old[name] != token:
+            return _changed(old[name], token)
+    gone = [t[0] for t in before if _name(t) not in {_name(u) for u in now}]
+    return f"{gone[0]} is gone" if gone else "JAX's settings changed"
+
+
+def _name(token: Any) -> Any:
+    return token[0]
+
+
+def _changed(old: Any, new: Any) -> str:
+    label, sort = new[0], new[1]
+    if old[1] != sort:
+        if sort == "input":
+            return f"{label} became an input"
+        return f"{label} changed from {_sort(old)} to {_sort(new)}"
+    if sort == "array":
+        if old[3] != new[3]:
+            return f"{label} changed shape from {old[3]} to {new[3]}"
+        if old[4] != new[4]:
+            return f"{label} changed dtype from {dtype_name(old[4])} to {dtype_name(new[4])}"
+        return f"{label} changed from {_sort(old)} to {_sort(new)}"
+    if sort in ("number", "value"):
+        return f"{label} changed from {_text(old[2])} to {_text(new[2])}"
+    if sort in ("list", "tuple"):
+        return f"{label} changed length from {old[3]} to {new[3]}"
+    return f"{label} changed"
+
+
+def _sort(token: Any) -> str:
+    return {"array": "a NumPy array" if token[2] is True else "an array", "number": "a number", "value": "a value"}.get(
+        token[1], f"a {token[1]}"
+    )
+
+
+def _text(key: Any) -> str:
+    if isinstance(key, tuple) and len(key) == 2:
+        cls, value = key
+        if cls is float:
+            return repr(float.fromhex(value))
+        return repr(value)
+    return repr(key)
+
+
+# --- switches -----------------------------------------------------------------------------
+
+
+class _Switches(threading.local):
+    eager: bool = False
+    strict: bool = False
+
+
+switches = _Switches()
+
+
+def is_strict() -> bool:
+    """Whether running uncompiled is an error."""
+    return switches.strict or os.environ.get("FLUXAX_STRICT", "") not in ("", "0")
+
+
+@contextmanager
+def _switched(name: str) -> Iterator[None]:
+    before = getattr(switches, name)
+    setattr(switches, name, True)
+    try:
+        yield
+    finally:
+        setattr(switches, name, before)
+
+
+def eager() -> Any:
+    """A context in which everything runs uncompiled, for debuggers.
+
+    Example:
+        >>> import fluxax as fx
+        >>> with fx.eager():
+        ...     fx.gradient(lambda x: x**2, 3.0)
+        (Array(6., dtype=float32, weak_type=True),)
+    """
+    return _switched("eager")
+
+
+def strict() -> Any:
+    """A context in which a function that cannot be compiled is an error.
+
+    The environment variable `FLUXAX_STRICT=1` does the same for a whole run.
+    """
+    return _switched("strict")

@@ -1,0 +1,156 @@
+"""A guard generated as code: is everything as it was, and where are the arrays now?
+
+A generic walk over a model of 20 layers costs 34 µs at every call; straight-line code
+for the structure at hand, 2 µs. The guard answers with the program's inputs, or `None`
+if anything differs; then the slow walk decides.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from fluxax import _tree
+from fluxax._compile._capture import _function_in
+from fluxax._compile._spec import Arr, Box, Const, Num, Opaque, Spec, Tied
+from fluxax._jax import ArrayImpl
+from fluxax._module import static_key
+
+
+def _same(a: Any, b: Any) -> bool:
+    return static_key(a) == static_key(b)
+
+
+def _same_array(a: Any, b: Any) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def _is_empty(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018  # reading it is the question
+    except ValueError:
+        return True
+    return False
+
+
+_SPACE = {
+    "ArrayImpl": ArrayImpl,
+    "ndarray": np.ndarray,
+    "same": _same,
+    "same_array": _same_array,
+    "is_empty": _is_empty,
+    "function_in": _function_in,
+    "structure": lambda v: jax.tree.structure(v, is_leaf=lambda u: u is not v),
+    "children": lambda v: [x for _, x in _tree.PYTREE.parts(v)],
+}
+
+
+class Emitter:
+    """Writes the source of one guard."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.space: dict[str, Any] = dict(_SPACE)
+        self.arrays: list[str] = []
+        self.numbers: dict[int, str] = {}
+        self.boxes: dict[int, str] = {}
+        self._count = 0
+
+    def constant(self, value: Any) -> str:
+        name = f"k{len(self.space)}"
+        self.space[name] = value
+        return name
+
+    def fresh(self) -> str:
+        self._count += 1
+        return f"v{self._count}"
+
+    def require(self, condition: str) -> None:
+        self.lines.append(f"if not ({condition}): return None")
+
+    def emit(self, spec: Spec, reader: str) -> None:
+        """Check what `reader` reads against a spec."""
+        if isinstance(spec, Const) or (isinstance(spec, Num) and spec.index is None):
+            self._constant(spec, reader)
+        elif isinstance(spec, Arr):
+            self._array(spec, reader)
+        elif isinstance(spec, Tied):
+            self.require(f"{reader} is a{spec.index}")
+        elif isinstance(spec, Num):
+            self._number(spec, reader)
+        elif isinstance(spec, Opaque):
+            self.require(f"type({reader}) is {self.constant(type(spec.value))}")
+        elif isinstance(spec, Box):
+            self._box(spec, reader)
+        else:  # Again
+            self.require(f"{reader} is {self.boxes[spec.number]}")  # type: ignore[attr-defined]
+
+    def _constant(self, spec: Any, reader: str) -> None:
+        known = self.constant(spec.value)
+        if isinstance(spec, Const) and spec.identical:
+            return self.require(f"{reader} is {known}")
+        v = self.fresh()
+        self.lines.append(f"{v} = {reader}")
+        self.require(f"{v} is {known} or same({v}, {known})")
+
+    def _array(self, spec: Arr, reader: str) -> None:
+        name = f"a{spec.index}"
+        self.lines.append(f"{name} = {reader}")
+        self.require(f"type({name}) is {'ndarray' if spec.numpy else 'ArrayImpl'}")
+        if not spec.inside:  # the program itself refuses what has another shape, but slowly
+            self.require(f"{name}.shape == {self.constant(spec.value.shape)}")
+        self.arrays.append(f"{name}.copy()" if spec.numpy else name)
+
+    def _number(self, spec: Num, reader: str) -> None:
+        name = f"n{spec.index}"
+        self.lines.append(f"{name} = {reader}")
+        self.require(f"type({name}) is {self.constant(type(spec.value))}")
+        if isinstance(spec.value, int):
+            self.require(f"-2147483648 <= {name} < 2147483648")
+        assert spec.index is not None
+        self.numbers[spec.index] = f"float({name})" if spec.real and isinstance(spec.value, int) else name
+
+    def _box(self, box: Box, reader: str) -> None:
+        v = self.fresh()
+        self.lines.append(f"{v} = {reader}")
+        self.boxes[box.number] = v
+        for check, known in box.checks:
+            self.require(check.replace("{v}", v).replace("{k}", "" if known is None else self.constant(known)))
+        for read, key, part in box.parts:
+            if read == "{k}":
+                self.emit(part, self.constant(key[1]))
+            else:
+                self.emit(part, read.replace("{v}", v))
+
+    def compile(self, written: list[tuple[Box, str, Any]]) -> Callable[..., Any]:
+        """The guard: `(f, args) -> (inputs, owners) or None`; owners hold what the program writes."""
+        arrays = self.arrays
+        if len(arrays) > 1:  # an array that has become two of them would be a new tie
+            ids = ", ".join(a.removesuffix(".copy()") for a in arrays)
+            self.lines.append(f"if len({{*map(id, ({ids}))}}) != {len(arrays)}: return None")
+        numbers = [self.numbers[i] for i in sorted(self.numbers)]
+        owners = ", ".join(f"{self.boxes[box.number]}.__dict__" for box, _, _ in written)
+        self.lines.append(f"return [{', '.join(arrays + numbers)}], [{owners}]")
+        body = "\n        ".join(self.lines)
+        source = (
+            f"def guard(f, args):\n    try:\n        {body}\n"
+            "    except (AttributeError, KeyError, IndexError, ValueError, TypeError):\n        return None\n"
+        )
+        exec(source, self.space)
+        return self.space["guard"]
+
+
+def make_guard(
+    function: Spec, arguments: list[Spec], written: list[tuple[Box, str, Any]]
+) -> Callable[..., Any]:
+    """The guard for a function and its arguments."""
+    emitter = Emitter()
+    emitter.require(f"len(args) == {len(arguments)}")
+    for i, spec in enumerate(arguments):
+        emitter.emit(spec, f"args[{i}]")
+    emitter.emit(function, "f")
+    return emitter.compile(written)

@@ -1,0 +1,69 @@
+"""How a gradient is nested: the shape of its argument, with Nodes for objects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from fluxax import _tree
+from fluxax._compile import _boxes as boxes
+from fluxax._compile._spec import Arr, Box, Num, Spec
+
+
+def nest_of(spec: Spec, n_arrays: int) -> Any:
+    """How a gradient is nested: an input's number, `None`, or (kind, names, parts)."""
+    if isinstance(spec, Arr):
+        return spec.index
+    if isinstance(spec, Num):
+        return None if spec.index is None else n_arrays + spec.index
+    if not isinstance(spec, Box):
+        return None
+    parts = [(key, part) for _, key, part in spec.parts if not _structural(key)]
+    nests = [nest_of(part, n_arrays) for _, part in parts]
+    return _NESTS[spec.how](spec, [key for key, _ in parts], nests) if spec.how in _NESTS else None
+
+
+def _structural(key: Any) -> bool:
+    return isinstance(key, tuple) and len(key) == 2 and key[0] == "class"
+
+
+def _nest_list(box: Box, keys: list[Any], nests: list[Any]) -> Any:
+    names = list(box.value.names) if isinstance(box.value, _tree.NamedList) else None
+    return (lambda xs: list(xs) if names is None else _tree.NamedList(xs, names)), nests
+
+
+def _nest_tuple(box: Box, keys: list[Any], nests: list[Any]) -> Any:
+    cls = type(box.value)
+    return (lambda xs: cls(*xs) if hasattr(cls, "_fields") else tuple(xs)), nests
+
+
+def _nest_object(box: Box, keys: list[Any], nests: list[Any]) -> Any:
+    return (lambda xs: _tree.Node(**dict(zip(keys, xs, strict=True)))), nests
+
+
+def _nest_pytree(box: Box, keys: list[Any], nests: list[Any]) -> Any:
+    structure = jax.tree.structure(box.value, is_leaf=lambda v: v is not box.value)
+    return structure.unflatten, nests
+
+
+_NESTS: dict[Any, Any] = {
+    boxes.LIST: _nest_list,
+    boxes.TUPLE: _nest_tuple,
+    boxes.DICT: lambda box, keys, nests: ((lambda xs: dict(zip(keys, xs, strict=True))), nests),
+    boxes.OBJECT: _nest_object,
+    boxes.SLOTS: _nest_object,
+    boxes.PYTREE: _nest_pytree,
+}
+
+
+def nested(nest: Any, grads: dict[int, Any]) -> Any:
+    """A gradient in its nested form, from the gradients by input."""
+    if nest is None:
+        return None
+    if isinstance(nest, int):
+        return grads.get(nest)
+    make, parts = nest
+    return make([nested(p, grads) for p in parts])
+
+

@@ -1,0 +1,128 @@
+"""What a traced function must not touch: stand-ins that raise before anything happens.
+
+Reading from an iterator, the clock, a file or a random generator during the trace
+would happen once, not at every call. So the copies that are traced hold poison in
+their places. A thing that is captured and not touched costs nothing.
+"""
+
+from __future__ import annotations
+
+import builtins
+import types
+from typing import Any
+
+from fluxax._compile._reads import is_user_file
+from fluxax._compile._spec import Sidestep
+
+
+def _refuse(self: Any, *_: Any, **__: Any) -> Any:
+    raise Sidestep(f"it uses `{object.__getattribute__(self, '_what')}`, which cannot be compared between calls")
+
+
+class Poison:
+    """Stands for an object that cannot be compared; any use of it raises `Sidestep`."""
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str):
+        object.__setattr__(self, "_what", what)
+
+    __getattribute__ = __setattr__ = __delattr__ = _refuse
+
+
+_DUNDERS = (
+    "call len iter next contains getitem setitem delitem bool int float complex index str repr "
+    "format bytes eq ne lt le gt ge hash add radd sub rsub mul rmul truediv rtruediv floordiv "
+    "rfloordiv mod rmod pow rpow matmul rmatmul and rand or ror xor rxor neg pos abs invert round "
+    "enter exit array iadd isub imul itruediv instancecheck subclasscheck await aiter anext"
+)
+for _name in _DUNDERS.split():
+    if _name != "hash":  # a poisoned key may sit in a dict; hashing needs no content
+        setattr(Poison, f"__{_name}__", _refuse)
+Poison.__hash__ = _refuse  # type: ignore[method-assign]
+
+
+#: Modules whose functions answer differently each time, or act on the world.
+_UNSTEADY = frozenset(
+    "time random secrets uuid datetime os sys io pathlib shutil subprocess socket tempfile logging "
+    "threading multiprocessing signal select asyncio sqlite3 urllib http requests gc inspect "
+    "traceback pickle shelve csv zoneinfo getpass platform queue sched locale warnings pdb wandb "
+    "tqdm mlflow atexit contextvars weakref builtins numpy.random posix _random _io nt _thread "
+    "_datetime"
+    .split()
+)
+
+
+def is_unsteady_module(module: types.ModuleType) -> bool:
+    """Whether reading from a module is no constant: clocks, files, randomness, the environment."""
+    name = module.__name__
+    return name in _UNSTEADY or name.partition(".")[0] in (_UNSTEADY - {"os"})
+
+
+def is_unsteady(value: Any) -> bool:
+    """Whether a function or class belongs to such a module (`from time import time`)."""
+    name = getattr(value, "__module__", None)
+    if not isinstance(name, str):
+        return False
+    return name in _UNSTEADY or name.startswith("numpy.random")
+
+
+class PackageView:
+    """A package inside the trace: its attributes, except that its unsteady modules are poison."""
+
+    def __init__(self, module: types.ModuleType):
+        self.__dict__["_module"] = module
+
+    def __getattr__(self, name: str) -> Any:
+        return steady(getattr(self.__dict__["_module"], name), f"{self._module.__name__}.{name}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise Sidestep(f"it writes `{self._module.__name__}.{name}`")
+
+
+def steady(value: Any, label: str) -> Any:
+    """A constant as the traced function may see it."""
+    if isinstance(value, types.ModuleType):
+        if is_unsteady_module(value):
+            return Poison(label)
+        if any(name.startswith(value.__name__ + ".") for name in _UNSTEADY):
+            return PackageView(value)
+    elif callable(value) and is_unsteady(value):
+        return Poison(label)
+    return value
+
+
+def _forbidden(name: str) -> Any:
+    def stand_in(*_: Any, **__: Any) -> Any:
+        raise Sidestep(f"it calls `{name}`")
+
+    return stand_in
+
+
+#: Builtins that act on the world, or answer by what a copy is not.
+FORBIDDEN = frozenset("print input open exec eval compile globals locals id breakpoint".split())
+
+
+def may_be_unsteady(value: Any, names: frozenset[str]) -> bool:
+    """Whether code that names a value, and attributes `names`, may reach something unsteady."""
+    if isinstance(value, types.ModuleType):
+        inner = {n.rpartition(".")[2] for n in _UNSTEADY if n.startswith(value.__name__ + ".")}
+        return is_unsteady_module(value) or not inner.isdisjoint(names)
+    return callable(value) and is_unsteady(value)
+
+
+def _import(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
+    """`import` inside the function: packages as constants, the user's own modules not."""
+    module = builtins.__import__(name, globals, locals, fromlist, level)
+    file = getattr(module, "__file__", None)
+    if file is not None and is_user_file(file):
+        raise Sidestep(f"it imports `{name}` while it runs; import it at the top of the file")
+    return steady(module, name)
+
+
+def trace_builtins(isinstance_: Any) -> dict[str, Any]:
+    """The builtins that a traced function sees."""
+    space = dict(vars(builtins))
+    space.update((name, _forbidden(name)) for name in FORBIDDEN)
+    space.update(__import__=_import, isinstance=isinstance_)
+    return space

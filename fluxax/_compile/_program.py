@@ -1,0 +1,170 @@
+"""Cache key, trace, program cache: from a function and its arguments to a compiled program.
+
+`find` is what everything else calls. The fast way is one generated guard; the slow way
+walks (`_capture`), looks the key up, and if need be traces the function on copies
+(`_rebuild`) and checks what came out (`_jaxpr`).
+"""
+
+from __future__ import annotations
+
+import threading
+import types
+import warnings
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+from fluxax._compile import _explain, _reads
+from fluxax._compile._capture import INPUT, Capture, Restart
+from fluxax._compile._site import Purpose, Site
+from fluxax._compile._spec import Sidestep, Spec
+from fluxax._compile._trace import Trace
+from fluxax._compile._traced import Program
+from fluxax._jax import trace_settings, tracing
+from fluxax._module import static_key
+
+_SITES, _FAILURES, _ATTEMPTS = 512, 2, 50
+_sites: OrderedDict[Any, Site] = OrderedDict()
+_lock = threading.RLock()
+
+
+def clear_cache() -> None:
+    """Forget every compiled objective, and what `explain` knows of them."""
+    with _lock:
+        _sites.clear()
+        _explain.clear()
+        _reads.clear()
+
+
+class Found(NamedTuple):
+    """A program and its inputs; `owners` are the attribute dicts that its states belong to."""
+
+    program: Program
+    inputs: list[Any]
+    owners: list[dict[str, Any]]
+    site: Site
+
+
+def find(f: Any, args: tuple[Any, ...], purpose: Purpose, frozen: frozenset[int] = frozenset()) -> Found | None:
+    """The program for a call, or `None` if it must run uncompiled."""
+    if _explain.switches.eager:
+        return None
+    code = f.__code__ if type(f) is types.FunctionType else _root(f)
+    site = _sites.get((id(code), purpose))
+    if site is None:
+        site = _new_site(code, f, purpose)
+    for entry in site.recent:
+        got = entry.guard(f, args)
+        if got is not None:
+            if entry is not site.recent[0]:
+                site.remember(entry)
+            return Found(entry.program, got[0], got[1], site)
+    return find_slowly(site, f, args, purpose, frozen)
+
+
+def _root(f: Any) -> Any:
+    """What identifies an objective: the code object in the end, or the class."""
+    while True:
+        if type(f) is types.FunctionType:
+            return f.__code__
+        inner = getattr(f, "__wrapped__", None) or getattr(f, "__func__", None) or getattr(f, "func", None)
+        if inner is None or inner is f:
+            call = getattr(type(f), "__call__", None)
+            return call.__code__ if type(call) is types.FunctionType else type(f)
+        f = inner
+
+
+def _new_site(code: Any, f: Any, purpose: Purpose) -> Site:
+    with _lock:
+        if type(code) is types.CodeType:
+            where = f"{code.co_filename}:{code.co_firstlineno}"
+        else:
+            where = getattr(f, "__qualname__", type(f).__qualname__)
+        record = _explain.record_for((id(code), purpose[:2]), where)
+        site = _sites[id(code), purpose] = Site(code, record)
+        if len(_sites) > _SITES:
+            _sites.popitem(last=False)
+        return site
+
+
+# --- the slow way -------------------------------------------------------------------------
+
+
+def find_slowly(
+    site: Site, f: Any, args: tuple[Any, ...], purpose: Purpose, frozen: frozenset[int] = frozenset()
+) -> Found | None:
+    """Walk, look up, and if need be trace."""
+    if tracing():
+        return None  # inside another JAX transformation: part of that program
+    with _lock:
+        if site.given_up is not None:
+            return uncompiled(site, site.given_up)
+        try:
+            for _ in range(_ATTEMPTS):
+                found = _attempt(site, f, args, purpose, frozen)
+                if found is not None:
+                    return found
+            raise Sidestep("its numbers do not settle")
+        except Sidestep as reason:
+            site.failures += 1
+            if site.failures >= _FAILURES:
+                site.given_up = str(reason)
+            return uncompiled(site, str(reason))
+
+
+def uncompiled(site: Site, reason: str) -> None:
+    """Note, and say once, that an objective runs uncompiled."""
+    if _explain.is_strict():
+        raise RuntimeError(
+            f"{site.record.where} cannot be compiled: {reason}. fx.strict() makes this an error."
+        )
+    if site.record.compiled:
+        site.record.uncompiled(reason)
+        warnings.warn(
+            f"{site.record.where} runs uncompiled, which is slow: {reason}. "
+            "It is correct as it is; to make it fast, move that out of the function.",
+            stacklevel=5,
+        )
+
+
+def _attempt(site: Site, f: Any, args: tuple[Any, ...], purpose: Purpose, frozen: frozenset[int]) -> Found | None:
+    """One walk and one look-up or trace; `None` asks for another after something was learnt."""
+    capture, arguments, function = _walk(site, f, args, purpose)
+    key = (capture.key, trace_settings())
+    entry = site.table.get(key)
+    if entry is None:
+        if _learn_numbers(site, capture):
+            return None
+        trace = Trace(site, capture, arguments, function, purpose, frozen)
+        entry = trace.entry(key)
+        if entry is None:
+            return None
+    site.remember(entry)
+    got = entry.guard(f, args)
+    if got is None:  # an object that compares differently each time
+        raise Sidestep("what it reads changes while it is looked at")
+    return Found(entry.program, got[0], got[1], site)
+
+
+def _walk(site: Site, f: Any, args: tuple[Any, ...], purpose: Purpose) -> tuple[Capture, list[Spec], Spec]:
+    while True:
+        capture = Capture(site.numbers, site.names)
+        arguments = capture.arguments(args, purpose.differentiated, site.ints)
+        try:
+            return capture, arguments, capture.function(f)
+        except Restart:
+            continue
+
+
+def _learn_numbers(site: Site, capture: Capture) -> bool:
+    """Try numbers that changed since the last trace as inputs; whether there are any."""
+    changed = [
+        label
+        for label, value in capture.constants.items()
+        if label in site.seen and site.seen[label] != static_key(value) and label not in site.numbers
+    ]
+    site.seen.update((label, static_key(v)) for label, v in capture.constants.items())
+    for label in changed:
+        site.numbers[label] = INPUT
+    return bool(changed)
+
+

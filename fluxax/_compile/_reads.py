@@ -1,0 +1,109 @@
+"""What a code object names: globals, attributes, and whether it is the user's own code.
+
+Worked out once per code object, by disassembly; nothing is run.
+"""
+
+from __future__ import annotations
+
+import dis
+import os
+import sys
+import sysconfig
+from collections import OrderedDict
+from types import CodeType, FunctionType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+
+class Reads(NamedTuple):
+    """What a code object, and those nested in it, read from outside."""
+
+    globals: tuple[str, ...]  # names looked up as globals or builtins
+    names: frozenset[str]  # attribute names, and strings that may be used as such
+    writes_globals: str | None  # a global it assigns, if any
+    codes: frozenset[int]  # ids of the code objects seen
+
+
+_cache: OrderedDict[int, tuple[CodeType, Reads]] = OrderedDict()
+_LIMIT = 4096
+
+
+def reads_of(code: CodeType) -> Reads:
+    """What a code object reads; kept for the next time."""
+    found = _cache.get(id(code))
+    if found is None:
+        found = _cache[id(code)] = (code, _inspect(code))  # the code stays alive with its id
+        if len(_cache) > _LIMIT:
+            _cache.popitem(last=False)
+    return found[1]
+
+
+def clear() -> None:
+    """Forget every code object."""
+    _cache.clear()
+
+
+def _inspect(code: CodeType) -> Reads:
+    names: dict[str, None] = {}
+    attributes = set(code.co_names)
+    written = None
+    codes = {id(code)}
+    for op in dis.get_instructions(code):
+        if op.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"):
+            names[op.argval] = None
+        elif op.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
+            written = op.argval
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            inner = _inspect(const)
+            names.update(dict.fromkeys(inner.globals))
+            attributes |= inner.names
+            codes |= inner.codes
+            written = written or inner.writes_globals
+        elif isinstance(const, str) and const.isidentifier():
+            attributes.add(const)  # getattr(cfg, "lam")
+    return Reads(tuple(names), frozenset(attributes), written, frozenset(codes))
+
+
+def _package_folders() -> tuple[str, ...]:
+    found = {p for k, p in sysconfig.get_paths().items() if k in ("stdlib", "platstdlib", "purelib", "platlib")}
+    found |= {os.path.dirname(os.path.dirname(m.__file__ or "")) for m in (jax, np)}
+    found.add(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # fluxax itself
+    return tuple(os.path.join(os.path.realpath(p), "") for p in found if p) + tuple(
+        os.path.join(p, "") for p in found if p
+    )
+
+
+_PACKAGES = _package_folders()
+_users: dict[str, bool] = {}
+
+
+def is_user_file(filename: str) -> bool:
+    """Whether code from a file is the user's own: not of an installed package or of Python."""
+    known = _users.get(filename)
+    if known is None:
+        known = _users[filename] = not (
+            filename.startswith("<frozen")
+            or filename.startswith(_PACKAGES)
+            or f"{os.sep}site-packages{os.sep}" in filename
+        )
+    return known
+
+
+def is_user_function(function: Any) -> bool:
+    """Whether a value is a Python function of the user's own."""
+    return type(function) is FunctionType and is_user_file(function.__code__.co_filename)
+
+
+def is_user_class(cls: type) -> bool:
+    """Whether a class is the user's own, by the file of its module or of its methods."""
+    for value in vars(cls).values():
+        if type(value) is FunctionType and value.__code__.co_filename != "<string>":
+            return is_user_file(value.__code__.co_filename)
+    module = sys.modules.get(cls.__module__)
+    file = getattr(module, "__file__", None)
+    if file is None:  # __main__ of a prompt or notebook is the user's; a builtin module is not
+        return cls.__module__ == "__main__" or module is None
+    return is_user_file(file)

@@ -1,0 +1,142 @@
+"""What a walk over a function and its arguments found, as a tree of specs.
+
+Each spec says three things about one value: what a generated guard must check
+(`_guard`), how a copy with traced arrays in it is made (`_rebuild`), and what goes
+into the cache key (`Capture`, which makes them). Specs live for one slow call only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+class Sidestep(BaseException):
+    """The function cannot be compiled soundly; the text says why, for a reader of it.
+
+    A BaseException, so that `except Exception` in user code does not swallow it.
+    """
+
+
+class Is:
+    """An object in a key, compared by identity. The key's owner keeps it alive."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Is) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __repr__(self) -> str:
+        return getattr(self.value, "__qualname__", None) or type(self.value).__name__
+
+
+class Spec:
+    """A value that was found, and what it is called for a reader: `cfg.lam`, `x`."""
+
+    __slots__ = ("label", "value")
+
+    def __init__(self, value: Any, label: str):
+        self.value = value
+        self.label = label
+
+
+class Arr(Spec):
+    """An array: an input of the program. `index` counts distinct arrays in walking order."""
+
+    __slots__ = ("index", "inside", "numpy")
+
+    def __init__(self, value: Any, label: str, index: int, numpy: bool, inside: bool):
+        super().__init__(value, label)
+        self.index, self.numpy = index, numpy
+        self.inside = inside  # in a Module, where shapes hardly ever change
+
+
+class Tied(Spec):
+    """An array that was found before."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, value: Any, label: str, index: int):
+        super().__init__(value, label)
+        self.index = index
+
+
+class Num(Spec):
+    """A number: a constant of the program, or its input number `index`; real if differentiated."""
+
+    __slots__ = ("index", "real")
+
+    def __init__(self, value: Any, label: str, index: int | None, real: bool = False):
+        super().__init__(value, label)
+        self.index, self.real = index, real
+
+
+class Const(Spec):
+    """A value that is part of the key: by identity, or by type and content."""
+
+    __slots__ = ("identical",)
+
+    def __init__(self, value: Any, label: str, identical: bool):
+        super().__init__(value, label)
+        self.identical = identical
+
+
+class Opaque(Spec):
+    """A value that cannot be compared: harmless while nobody touches it."""
+
+    __slots__ = ()
+
+
+class Again(Spec):
+    """A container that was found before."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, value: Any, label: str, number: int):
+        super().__init__(value, label)
+        self.number = number
+
+
+class Box(Spec):
+    """Something with parts: a container, an object, a function, a cell.
+
+    `checks` are expressions over `{v}` (the value) and `{k}` (the constants that stand
+    beside them) which must hold; `parts` are triples of an expression that reads the
+    part from `{v}`, the part's key for the rebuilder, and its spec.
+    """
+
+    __slots__ = ("checks", "how", "number", "parts")
+
+    def __init__(self, value: Any, label: str, number: int, how: How):
+        super().__init__(value, label)
+        self.number, self.how = number, how
+        self.checks: list[tuple[str, Any]] = []
+        self.parts: list[tuple[str, Any, Spec]] = []
+
+
+class How:
+    """How one sort of box is copied: an empty shell first (cycles may refer to it), then filled.
+
+    Immutable sorts have no shell and are built from their parts at once. `written` tells
+    which parts of a filled shell the function changed.
+    """
+
+    __slots__ = ("build", "fill", "name", "now", "shell")
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        build: Callable[[Any, dict[Any, Any]], Any] | None = None,
+        shell: Callable[[Any], Any] | None = None,
+        fill: Callable[[Any, dict[Any, Any]], None] | None = None,
+        now: Callable[[Any], dict[Any, Any]] | None = None,
+    ):
+        self.name = name
+        self.build, self.shell, self.fill, self.now = build, shell, fill, now

@@ -1,0 +1,234 @@
+"""One trace: the function runs on copies, and what came out is checked."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from typing import Any
+
+import jax
+import numpy as np
+
+from fluxax._compile import _explain, _reads
+from fluxax._compile._capture import FIXED, INPUT, Capture
+from fluxax._compile._effects import random_state, restore, restore_random
+from fluxax._compile._guard import make_guard
+from fluxax._compile._jaxpr import dependence, lonely_numbers
+from fluxax._compile._nest import nest_of
+from fluxax._compile._objective import BadLoss, check_loss, first_of, loss_array, objective
+from fluxax._compile._rebuild import Rebuild, map_outputs
+from fluxax._compile._spec import Arr, Box, Num, Sidestep, Spec, Tied
+from fluxax._compile._site import Entry, Purpose, Site
+from fluxax._compile._traced import Hole, Once, Program, Write, floating
+from fluxax._compile._tripwire import Tripwire
+
+
+class Trace:
+    """One trace of a function on copies."""
+
+    def __init__(
+        self, site: Site, capture: Capture, arguments: list[Spec], function: Spec, purpose: Purpose, frozen: frozenset[int]
+    ):
+        self.site, self.capture, self.purpose = site, capture, purpose
+        self.arguments, self.function, self.frozen = arguments, function, frozen
+        self.writes: list[tuple[Box, str, Any]] = []
+        self.shape: Any = None
+        self.n_outputs = 0
+        self.arrays_of_arguments = _count_arrays(arguments)
+
+    def entry(self, key: Any) -> Entry | None:
+        """The new entry; `None` if a number turned out to have to stay constant."""
+        start = time.perf_counter()
+        try:
+            closed = self._closed()
+        except BadLoss:
+            raise
+        except Exception as error:  # user code on copies: nothing has happened yet
+            return self._failed(error)
+        except Sidestep as reason:
+            if self._number_is_to_blame():
+                return None
+            raise reason
+        lonely = self._lonely(closed)
+        if lonely:
+            for label in lonely:
+                self.site.numbers[label] = FIXED
+            return None
+        program = self._program(closed)
+        guard = make_guard(self.function, self.arguments, self.writes)
+        record = self.site.record
+        record.traced(_explain.difference(record.tokens, self.capture.key))
+        record.tokens = self.capture.key
+        record.seconds += time.perf_counter() - start
+        self._describe(record)
+        return Entry(guard, program, key)
+
+    def _describe(self, record: _explain.Record) -> None:
+        numbers = [t[0] for t in self.capture.tokens if t[1] == "input"]
+        record.inputs = (*self.capture.labels, *numbers)
+        record.constants = dict(self.capture.constants)
+        copied = [a for a in self.capture.arrays if type(a) is np.ndarray]
+        record.bytes_copied = sum(a.nbytes for a in copied)
+        inside = self.capture.arrays[self.arrays_of_arguments :]
+        dragged = [a for a in inside if type(a) is np.ndarray and a.nbytes > _HEAVY]
+        if dragged:
+            warnings.warn(
+                f"{record.where} reads {sum(a.nbytes for a in dragged) >> 20} MB of NumPy arrays from outside, "
+                "which are copied at every call. Make them JAX arrays once, with jnp.asarray.",
+                stacklevel=8,
+            )
+
+    def _failed(self, error: Exception) -> None:
+        if self._number_is_to_blame():
+            return
+        if isinstance(error, jax.errors.JAXTypeError | jax.errors.JAXIndexError):
+            raise Sidestep(f"it needs the value of a traced array{_place(error)}") from None
+        raise Sidestep(f"tracing it raised {type(error).__name__}: {_first_line(error)}{_place(error)}") from None
+
+    def _number_is_to_blame(self) -> bool:
+        """Whether numbers were inputs in a trace that failed; they become constants again."""
+        blamed = False
+        for label, state in self.site.numbers.items():
+            if state == INPUT:
+                self.site.numbers[label] = FIXED
+                blamed = True
+        for i in self.capture.real:
+            position = _argument_of(self.arguments, i)
+            if position is not None and self.site.ints.get(position, True):
+                self.site.ints[position] = False
+                return True
+        return blamed
+
+    def _closed(self) -> Any:
+        arrays = [jax.ShapeDtypeStruct(a.shape, jax.dtypes.canonicalize_dtype(a.dtype)) if type(a) is np.ndarray else a for a in self.capture.arrays]
+        numbers = [float(n) if i in self.capture.real else n for i, n in enumerate(self.capture.values)]
+        before = [(box, box.how.now(box.value)) for box in self.capture.fixed_boxes if box.how.now]
+        state = np.random.get_state(), random_state()
+        try:
+            closed = jax.make_jaxpr(self._flat)(*arrays, *numbers)
+        finally:
+            touched = restore(before)
+            randomness = restore_random(state)
+        if touched or randomness:
+            raise Sidestep(touched or randomness)
+        return closed
+
+    def _flat(self, *inputs: Any) -> list[Any]:
+        """The function of its inputs alone, run on copies; what it wrote comes out as well."""
+        n = len(self.capture.arrays)
+        arrays, numbers = inputs[:n], inputs[n:]
+        rebuild = Rebuild(arrays, _Captured(arrays, self.arrays_of_arguments), numbers)
+        tripwire = Tripwire()
+        tripwire.codes = self.capture.fixed_codes
+        args = rebuild.arguments(self.arguments)
+        f = rebuild.function(self.function)
+        tripwire.spaces = dict.fromkeys(rebuild.spaces())
+        with objective(self.purpose.training, rebuild.copies_of(self.frozen)), tripwire.armed():
+            out = f(*args)
+        tripwire.check()
+        outs: list[Any] = []
+        self.writes = rebuild.writes()
+        self.shape = self._shape(out, outs, rebuild.originals)
+        self.n_outputs = len(outs)
+        return [*outs, *(array for _, _, array in self.writes)]
+
+    def _shape(self, out: Any, outs: list[Any], originals: dict[int, Any]) -> Any:
+        """What was returned with holes where arrays stood, which are put into `outs`."""
+        if self.purpose.name != "value":
+            outs.append(loss_array(out))
+            if first_of(out) is out:
+                return None
+
+        def leaf(array: Any) -> Hole:
+            outs.append(array)
+            return Hole(len(outs) - 1)
+
+        return map_outputs(out, leaf, originals)
+
+    def _lonely(self, closed: Any) -> list[str]:
+        n = len(self.capture.arrays)
+        numbers = {n + i: i for i in range(len(self.capture.values)) if i not in self.capture.real}
+        labels = [t[0] for t in self.capture.tokens if t[1] == "input"]
+        return [labels[i] for i in sorted(lonely_numbers(closed.jaxpr, numbers))]
+
+    def _program(self, closed: Any) -> Program:
+        writes = [Write(_input_of(box, name), name, f"{box.label}.{name}") for box, name, _ in self.writes]
+        program = Program(closed, self.shape, writes, self.n_outputs)
+        capture = self.capture
+        program.n_arrays = len(capture.arrays)
+        if self.purpose.name == "value":
+            program.call = jax.jit(Once(lambda *inputs: program.run(inputs)))
+            return program
+        check_loss(closed.out_avals[0], self.site.record.where)
+        leaves = [t and floating(a) for t, a in zip(capture.trainable, capture.arrays, strict=True)]
+        leaves += [i in capture.real for i in range(len(capture.values))]
+        wanted = [i == 0 for i in range(len(closed.out_avals))]
+        depends = dependence(closed.jaxpr, wanted)
+        program.used = [i for i, (leaf, d) in enumerate(zip(leaves, depends, strict=True)) if leaf and d]
+        program.n_leaves = sum(leaves)
+        program.nests = [nest_of(spec, program.n_arrays) for spec in self.arguments]
+        program.trainable_paths = dict(enumerate(capture.labels))
+        return program
+
+
+_HEAVY = 16 << 20
+
+
+class _Captured:
+    """What stands for an array where the function reads it from outside: no derivative."""
+
+    def __init__(self, arrays: Any, n_arguments: int):
+        self.arrays, self.n_arguments = arrays, n_arguments
+
+    def __getitem__(self, index: int) -> Any:
+        array = self.arrays[index]
+        return jax.lax.stop_gradient(array) if index < self.n_arguments else array
+
+
+# --- small questions ----------------------------------------------------------------------
+
+
+def _count_arrays(specs: list[Spec]) -> int:
+    """How many arrays stand in the arguments; those of the function come after them."""
+    found = -1
+    stack = list(specs)
+    while stack:
+        spec = stack.pop()
+        if isinstance(spec, Arr):
+            found = max(found, spec.index)
+        elif isinstance(spec, Box):
+            stack.extend(part for _, _, part in spec.parts)
+    return found + 1
+
+
+def _input_of(box: Box, name: str) -> int | None:
+    for _, key, part in box.parts:
+        if key == name and isinstance(part, (Arr, Tied)):
+            return part.index
+    return None
+
+
+def _argument_of(arguments: list[Spec], number: int) -> int | None:
+    """Which top-level argument is the int that is input number `number`."""
+    for i, spec in enumerate(arguments):
+        if isinstance(spec, Num) and spec.index == number and type(spec.value) is int:
+            return i
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:200]
+
+
+def _place(error: BaseException) -> str:
+    """The last line of user code that an error passed through."""
+    place = ""
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if _reads.is_user_file(code.co_filename):
+            place = f" at {code.co_filename}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place
+
+

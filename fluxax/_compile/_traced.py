@@ -1,0 +1,110 @@
+"""A traced function as a program: what goes in, what comes out, its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fluxax import _tree
+from fluxax._jax import eval_jaxpr
+
+
+class Hole:
+    """The place of output number `index` in what a function returned."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int):
+        self.index = index
+
+
+class Write(NamedTuple):
+    """A state that a layer writes: which input holds it before, if any, and its name."""
+
+    input: int | None
+    name: str
+    label: str
+
+
+class Program:
+    """A traced function: its jaxpr, what comes in and out, and what was found about it."""
+
+    def __init__(self, closed: Any, shape: Any, writes: list[Write], n_outputs: int):
+        self.closed, self.shape, self.writes, self.n_outputs = closed, shape, writes, n_outputs
+        self.used: list[int] = []  # inputs with a gradient
+        self.nests: list[Any] = []  # how the gradient of each argument is nested
+        self.n_arrays = 0
+        self.n_leaves = 0  # inputs that may have a gradient
+        self.trainable_paths: dict[int, str] = {}
+        self.call: Any = None
+        self.extra: dict[Any, Any] = {}  # programs that later rooms build around this one
+
+    def run(self, inputs: Any) -> list[Any]:
+        """The outputs, then the written states; to be traced."""
+        return eval_jaxpr(self.closed.jaxpr, self.closed.consts, *inputs)
+
+    def value_and_grads(self, inputs: Any) -> tuple[list[Any], list[Any]]:
+        """All outputs, and the gradient of the first by the inputs that it depends on; to be traced."""
+
+        def loss_of(variables: list[Any]) -> tuple[Any, list[Any]]:
+            merged = list(inputs)
+            for position, v in zip(self.used, variables, strict=True):
+                merged[position] = v
+            outs = self.run(merged)
+            return outs[0], outs
+
+        variables = [inputs[i] for i in self.used]
+        (_, outs), grads = jax.value_and_grad(loss_of, has_aux=True)(variables)
+        return outs, [jnp.conj(g) if jnp.iscomplexobj(g) else g for g in grads]
+
+    def held(self, good: Any, inputs: Any, outs: list[Any]) -> list[Any]:
+        """The written states; floating ones as they were where `good` is false."""
+        states = outs[self.n_outputs :]
+        return [
+            jnp.where(good, new, inputs[w.input]) if w.input is not None and floating(new) else new
+            for w, new in zip(self.writes, states, strict=True)
+        ]
+
+    def value(self, outs: Any) -> Any:
+        """What the function returned, from the program's outputs."""
+        return outs[0] if self.shape is None else fill(self.shape, outs)
+
+
+def floating(x: Any) -> bool:
+    """Whether an array's numbers are floating or complex."""
+    return jax.dtypes.issubdtype(x.dtype, np.inexact)
+
+
+def fill(shape: Any, outs: Any) -> Any:
+    """A returned value with arrays in its holes."""
+    if type(shape) is Hole:
+        return outs[shape.index]
+    kind = _tree.kind_of(shape)
+    if kind is None:
+        return shape
+    return kind.rebuild(shape, [fill(part, outs) for _, part in kind.parts(shape)])
+
+
+class ShapeMiss(Exception):
+    """The program was called with arrays of other shapes or types than it was traced for."""
+
+
+class Once:
+    """A function that JAX may trace only once: a second time means that shapes changed unseen."""
+
+    def __init__(self, function: Callable[..., Any]):
+        self.function = function
+        self.done = False
+
+    def __call__(self, *inputs: Any) -> Any:
+        if self.done:
+            raise ShapeMiss
+        outs = self.function(*inputs)
+        self.done = True
+        return outs
+
+

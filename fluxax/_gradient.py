@@ -1,0 +1,148 @@
+"""Gradients of ordinary functions, nested like their arguments."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fluxax import _tree
+from fluxax._compile import _eager
+from fluxax._compile._nest import nested
+from fluxax._compile._program import Found, find, find_slowly
+from fluxax._compile._site import Purpose
+from fluxax._compile._traced import Once, Program, ShapeMiss
+from fluxax._module import Module
+
+
+class ValueAndGradient(NamedTuple):
+    """What `withgradient` returns: the value of the function, and its gradients."""
+
+    val: Any
+    grad: tuple[Any, ...]
+
+
+def gradient(f: Any, *args: Any) -> tuple[Any, ...]:
+    """The gradients of a function by each of its arguments.
+
+    `f(*args)` must be a real scalar. A gradient is nested like its argument: a Module gives a
+    `Node` with the same attribute names. `None` stands where there is no path to the result.
+
+    Args:
+        f: any Python callable; it is compiled at its first call and the program is used again,
+            also if `f` is another object each time.
+        args: arrays, numbers, models, or any nested data.
+
+    Returns:
+        A tuple with one entry per argument, also for a single one: `gradient(f, model)[0]`.
+
+    Raises:
+        ValueError: if the result is not a real scalar.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> fx.gradient(lambda x, y: jnp.sum(x * y), jnp.array([1.0, 2.0]), 3.0)
+        (Array([3., 3.], dtype=float32), Array(3., dtype=float32, weak_type=True))
+    """
+    return withgradient(f, *args).grad
+
+
+def withgradient(f: Any, *args: Any) -> ValueAndGradient:
+    """The value of a function and its gradients, `(val, grad)`; see `gradient`.
+
+    The function may return a tuple, a named tuple or a dict whose first element is the loss:
+    `val` is then all of it, the gradient is of the first.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> val, grads = fx.withgradient(lambda x: jnp.sum(x**2), jnp.array([1.0, 2.0]))
+        >>> float(val), grads[0]
+        (5.0, Array([2., 4.], dtype=float32))
+    """
+    purpose = _purposes[len(args)] if len(args) < len(_purposes) else _purpose(len(args))
+    found = find(f, args, purpose)
+    if found is None:
+        value, grads = _eager.value_and_gradients(f, args, purpose.differentiated)
+        return ValueAndGradient(value, tuple(grads))
+    outs, program = run(found, f, args, purpose)
+    n, used = program.n_outputs, program.used
+    flat = outs[n : n + len(used)]
+    grads = tuple([_gradient_of(program, i, arg, flat) for i, arg in enumerate(args)])
+    if len(used) < program.n_leaves:
+        _warn_if_nothing(program, args, grads, found.site.record.where)
+    return ValueAndGradient(program.value(outs), grads)
+
+
+def _purpose(n: int) -> Purpose:
+    return Purpose("gradient", (True,) * n)
+
+
+_purposes = [_purpose(n) for n in range(8)]
+
+
+def run(found: Found, f: Any, args: tuple[Any, ...], purpose: Purpose) -> tuple[Any, Program]:
+    """Run a gradient program and put the states that layers wrote into place."""
+    while True:
+        program = found.program
+        if program.call is None:
+            program.call = jax.jit(Once(_graded(program)))
+        try:
+            outs = program.call(*found.inputs)
+            break
+        except ShapeMiss:
+            again = find_slowly(found.site, f, args, purpose)
+            assert again is not None
+            if again.program is program:
+                program.call = None
+            found = again
+    if program.writes:
+        first = program.n_outputs + len(program.used)
+        for owner, write, state in zip(found.owners, program.writes, outs[first:], strict=True):
+            owner[write.name] = state
+    return outs, program
+
+
+def _graded(program: Program) -> Any:
+    def graded(*inputs: Any) -> list[Any]:
+        outs, grads = program.value_and_grads(inputs)
+        states = program.held(jnp.isfinite(outs[0]), inputs, outs)
+        return [*outs[: program.n_outputs], *grads, *states]
+
+    return graded
+
+
+class FlatGradient:
+    """The gradient of a Module before anybody looked: the program's own list of arrays."""
+
+    __slots__ = ("flat", "nest", "program")
+
+    def __init__(self, program: Program, nest: Any, flat: list[Any]):
+        self.program, self.nest, self.flat = program, nest, flat
+
+    def __call__(self) -> dict[str, Any]:
+        grads = dict(zip(self.program.used, self.flat, strict=True))
+        return vars(nested(self.nest, grads))
+
+
+def _gradient_of(program: Program, i: int, arg: Any, flat: list[Any]) -> Any:
+    nest = program.nests[i]
+    if isinstance(arg, Module):
+        return _tree.Node.lazy(FlatGradient(program, nest, flat))
+    return nested(nest, dict(zip(program.used, flat, strict=True)))
+
+
+_warned: set[str] = set()
+
+
+def _warn_if_nothing(program: Program, args: tuple[Any, ...], grads: tuple[Any, ...], where: str) -> None:
+    """Say once that the loss does not depend on a model: the outer one was used, most likely."""
+    for arg, grad in zip(args, grads, strict=True):
+        if isinstance(arg, Module) and where not in _warned and not jax.tree.leaves(grad):
+            _warned.add(where)
+            warnings.warn(
+                f"The loss at {where} does not depend on the model that was given to it, so the gradient is None. "
+                "Use the function's own argument inside it: lambda m: loss(m(x), y).",
+                stacklevel=4,
+            )

@@ -1,0 +1,149 @@
+"""The arrays of a model: which are trained, and how to look at all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from fluxax import _tree
+from fluxax._errors import short
+from fluxax._module import Module
+
+
+def trainable_arrays(
+    tree: Any, path: _tree.Path = (), _above: tuple[int, ...] = ()
+) -> Iterator[tuple[_tree.Path, Any]]:
+    """Every array that is trained, with its path; tied ones as often as they stand there.
+
+    These are the floating and complex arrays, except those that a Module's `trainable` leaves out.
+    """
+    if _tree.is_array(tree):
+        if _tree.is_inexact(tree):
+            yield path, tree
+        return
+    if id(tree) in _above:
+        raise _tree.cycle(path)
+    chosen = tree.trainable if isinstance(tree, Module) else None
+    for key, part in _tree.parts(tree):
+        if chosen is None or _tree.key_name(key) in chosen:
+            yield from trainable_arrays(part, (*path, key), (*_above, id(tree)))
+
+
+def trainables(model: Any) -> list[Any]:
+    """The trained arrays of a model in order, tied ones once.
+
+    Example:
+        >>> import fluxax as fx
+        >>> [w.shape for w in fx.trainables(fx.Dense(2, 3))]
+        [(2, 3), (3,)]
+    """
+    return list({id(a): a for _, a in trainable_arrays(model)}.values())
+
+
+def fmap(f: Callable[..., Any], tree: Any, *trees: Any) -> Any:
+    """A new tree with `f(array, *partners)` in place of every array of the first.
+
+    Tied arrays are given to `f` once and stay tied. An array whose partner is `None` stays as it
+    is. The partners stand at the same places of `trees`, which may be gradients of `tree`.
+
+    Args:
+        f: takes an array and its partners, gives an array.
+        tree: any tree of arrays, such as a model.
+        trees: trees nested alike.
+
+    Raises:
+        ValueError: if a tree is nested differently.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> fx.fmap(lambda p, g: p - 0.1 * g, {"w": jnp.ones(2)}, {"w": jnp.ones(2)})
+        {'w': Array([0.9, 0.9], dtype=float32)}
+    """
+    done: dict[int, tuple[Any, Any]] = {}
+
+    def at(leaf: Any, *partners: Any) -> Any:
+        if not _tree.is_array(leaf):
+            return leaf
+        if id(leaf) not in done:
+            new = leaf if any(p is None for p in partners) else f(leaf, *partners)
+            if new is leaf and partners:
+                return leaf  # a later place of a tied array may have the partner
+            done[id(leaf)] = (leaf, new)
+        return done[id(leaf)][1]
+
+    new = _tree.map_leaves(at, tree, *trees)
+    if not trees or not done:
+        return new
+    replaced = {i: n for i, (_, n) in done.items()}
+    return _tree.map_leaves(lambda v: replaced.get(id(v), v) if _tree.is_array(v) else v, new)
+
+
+def loadmodel(model: Any, new: Any) -> Any:
+    """Put the arrays of another tree into a model, in place; ties of the model are kept.
+
+    Args:
+        model: a tree that can be changed in place.
+        new: a tree nested alike: a model, the result of `fmap`, of `state`.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: if the two differ in structure or in a shape; nothing is changed then.
+    """
+    theirs = dict(_named_arrays(new))
+    mine = dict(_named_arrays(model))
+    for name in [*mine, *theirs]:
+        if name not in mine or name not in theirs:
+            lacking = "the model" if name not in mine else "the tree that was given"
+            raise ValueError(f"loadmodel expects trees of one structure, got an array at {name} that {lacking} lacks.")
+        if mine[name].shape != theirs[name].shape:
+            raise ValueError(f"loadmodel expects {short(mine[name])} at {name}, got {short(theirs[name])}.")
+    _check_ties(mine, theirs)
+    put(model, lambda path, _: theirs[_tree.path_string(path)])
+    return model
+
+
+def _named_arrays(tree: Any) -> Iterator[tuple[str, Any]]:
+    return ((_tree.path_string(path), a) for path, a in _tree.arrays(tree))
+
+
+def _check_ties(mine: dict[str, Any], theirs: dict[str, Any]) -> None:
+    first: dict[int, str] = {}
+    for name, array in mine.items():
+        at = first.setdefault(id(array), name)
+        a, b = theirs[at], theirs[name]
+        if a is not b and not bool((jax.numpy.asarray(a) == jax.numpy.asarray(b)).all()):
+            raise ValueError(f"loadmodel expects one value for the tied {at} and {name}, got two. Untie them first.")
+
+
+def put(tree: Any, new: Callable[[_tree.Path, Any], Any]) -> Any:
+    """Replace every array by `new(path, array)`, in place as deep as containers allow.
+
+    Returns:
+        The tree; another one only where the root itself cannot be changed.
+    """
+    made: dict[int, Any] = {}
+
+    def at(value: Any, path: _tree.Path) -> Any:
+        if _tree.is_array(value):
+            if id(value) not in made:
+                made[id(value)] = new(path, value)
+            return made[id(value)]
+        kind = _tree.kind_of(value)
+        if kind is None:
+            return value
+        pairs = kind.parts(value)
+        changed = [(key, part, at(part, (*path, key))) for key, part in pairs]
+        if kind.assign is None:
+            if all(old is now for _, old, now in changed):
+                return value
+            return kind.rebuild(value, [now for _, _, now in changed])
+        for key, old, now in changed:
+            if old is not now:
+                kind.assign(value, key, now)
+        return value
+
+    return at(tree, ())

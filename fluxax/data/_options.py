@@ -1,0 +1,85 @@
+"""What the loader accepts: its options and its saved positions, checked with a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fluxax._errors import short
+from fluxax.data._gather import is_array
+
+
+def integer(name: str, value: Any) -> int:
+    """`value` as a Python int; a second array in its place gets a hint."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        hint = " Several arrays go in one tuple: DataLoader((X, Y))." if is_array(value) else ""
+        raise TypeError(f"DataLoader expects an int as {name}, got {short(value)}.{hint}")
+    return int(value)
+
+
+def whole(name: str, value: Any, least: int, or_single: bool = False) -> int:
+    """`value` as an int of at least `least`, or -1 where that means single observations."""
+    number = integer(name, value)
+    if number < least and not (or_single and number == -1):
+        extra = ", or -1 for single observations" if or_single else ""
+        raise ValueError(f"DataLoader expects {name} of at least {least}{extra}, got {number}.")
+    return number
+
+
+def flag(name: str, value: Any) -> bool:
+    """`value`, if it is a boolean."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"DataLoader expects True or False as {name}, got {short(value)}.")
+    return bool(value)
+
+
+def seconds(value: Any) -> float | None:
+    """A time above zero, or `None`."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"DataLoader expects seconds or None as timeout, got {short(value)}.")
+    if not value > 0:
+        raise ValueError(f"DataLoader expects a timeout above 0 seconds, got {value}.")
+    return value
+
+
+def checked_collate(collate: Any, batchsize: int) -> Any:
+    """`collate`, if it is one and there is something to collate."""
+    if not (collate is None or isinstance(collate, bool) or callable(collate)):
+        raise TypeError(
+            f"DataLoader expects None, True, False or a function as collate, got {short(collate)}."
+        )
+    if batchsize == -1 and callable(collate):
+        raise ValueError(
+            "DataLoader expects a batchsize of at least 1 with a collate function, got -1. "
+            "Single observations are not collated."
+        )
+    return collate
+
+
+def checked_state(state: Mapping[str, Any], n: int, shuffle: bool) -> tuple[int, int, int]:
+    """Seed, epoch and position of a saved state that fits `n` observations."""
+    names = ("seed", "epoch", "position", "numobs", "shuffle")
+    if not isinstance(state, Mapping) or any(name not in state for name in names):
+        got = f"the keys {list(state)}" if isinstance(state, Mapping) else short(state)
+        raise TypeError(f"load_state_dict expects what `state_dict` gave, got {got}.")
+    if state["numobs"] != n:
+        raise ValueError(
+            f"load_state_dict expects the position in {n} observations, got one in "
+            f"{state['numobs']}. Make the loader over the same data."
+        )
+    if state["shuffle"] != shuffle:
+        raise ValueError(
+            f"load_state_dict expects the position of a loader with shuffle={shuffle}, "
+            f"got one with shuffle={state['shuffle']}. Make the loader with the same options."
+        )
+    seed, epoch, position = (integer(name, state[name]) for name in names[:3])
+    if seed < 0 or epoch < 0 or not 0 <= position <= n:
+        raise ValueError(
+            f"load_state_dict expects a seed and an epoch of at least 0 and a position of at most "
+            f"{n}, got {seed}, {epoch} and {position}."
+        )
+    return seed, epoch, position

@@ -1,0 +1,204 @@
+"""Parts of a data set: splits, folds, shuffled copies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from fluxax import _random
+from fluxax._errors import short
+from fluxax.data._gather import is_array
+from fluxax.data._observations import count, items, map_parts, read
+
+
+class Subset:
+    """Some observations of a data set, read when they are asked for.
+
+    >>> Subset("abcdef", np.array([5, 0]))[0]
+    'f'
+    """
+
+    def __init__(self, data: Any, indices: np.ndarray) -> None:
+        self.data, self.indices = data, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, i: int) -> Any:
+        return items(self.data, int(self.indices[i]))
+
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        """Many at once, for data sets that can."""
+        return items(self.data, self.indices[np.asarray(indices, dtype=np.intp)])
+
+    def __repr__(self) -> str:
+        return f"Subset of {len(self)} observations of {short(self.data)}"
+
+
+def splitobs(
+    data: Any,
+    at: Any = 0.7,
+    *,
+    shuffle: bool = False,
+    stratified: Any = None,
+    rng: Any = None,
+    axis: int = 0,
+) -> tuple[Any, ...]:
+    """Split data into two or more parts.
+
+    A part has round(n·at) observations, halves to even; the last part has the rest. In
+    order, NumPy parts are views of `data`, as slices are; shuffled, they are
+    copies. A part of a data set is read when it is asked for.
+
+    Args:
+        data: as for `numobs`; an int n stands for the indices 0 to n - 1.
+        at: a fraction in [0, 1], a number of observations (an int), or a tuple of either.
+        shuffle: permute the observations first.
+        stratified: a label for each observation; each label is split by itself,
+            so that every part has nearly the same proportions.
+        rng: for `shuffle`: an int, a `numpy.random.Generator`, a JAX key, or
+            `None`, which `fx.seed` fixes.
+        axis: along which the observations stand in arrays.
+
+    Raises:
+        ValueError: for an `at` out of range, or labels that do not fit the data.
+
+    Example:
+        >>> import fluxax as fx
+        >>> [part.tolist() for part in fx.splitobs(10, at=(0.5, 0.3))]
+        [[0, 1, 2, 3, 4], [5, 6, 7], [8, 9]]
+    """
+    data = _indices_of(data)
+    n = count(data, axis, "splitobs")
+    cuts = _fractions(at, n)
+    draw = _random.generator(rng) if shuffle else None
+    if stratified is None:
+        order = None if draw is None else draw.permutation(n)
+        return tuple(_part(data, order, a, b, axis) for a, b in _bounds(cuts, n))
+    pieces = _stratify(np.asarray(stratified), cuts, n, draw)
+    return tuple(_part(data, piece, 0, len(piece), axis) for piece in pieces)
+
+
+def shuffleobs(data: Any, *, rng: Any = None, axis: int = 0) -> Any:
+    """The same observations in a random order; arrays are copied, data sets are not.
+
+    Args:
+        rng: an int, a `numpy.random.Generator`, a JAX key, or `None`, which `fx.seed` fixes.
+        axis: along which the observations stand in arrays.
+
+    Example:
+        >>> import fluxax as fx
+        >>> import numpy as np
+        >>> x, y = fx.shuffleobs((np.arange(5), np.arange(5) * 10), rng=0)
+        >>> bool((y == 10 * x).all()), sorted(x.tolist())
+        (True, [0, 1, 2, 3, 4])
+    """
+    n = count(data, axis, "shuffleobs")
+    return _part(data, _random.generator(rng).permutation(n), 0, n, axis)
+
+
+def kfolds(data: Any, k: int = 5, *, axis: int = 0) -> Iterator[tuple[Any, Any]]:
+    """Pairs (train, validation), `k` of them: each observation is validated once.
+
+    Folds are made in order, one at a time, and differ by at most one observation in size.
+    Shuffle first for random ones: `kfolds(shuffleobs(data), k)`.
+
+    Args:
+        data: as for `numobs`; an int n stands for the indices 0 to n - 1.
+        k: from 2 to the number of observations.
+        axis: along which the observations stand in arrays.
+
+    Example:
+        >>> import fluxax as fx
+        >>> for train, val in fx.kfolds(5, k=3):
+        ...     print(train, val)
+        [2 3 4] [0 1]
+        [0 1 4] [2 3]
+        [0 1 2 3] [4]
+    """
+    data = _indices_of(data)
+    n = count(data, axis, "kfolds")
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 2 <= k <= n:
+        raise ValueError(f"kfolds expects k from 2 to {n}, the number of observations, got {k!r}.")
+    return (_fold(data, n, int(k), i, axis) for i in range(k))
+
+
+def _fold(data: Any, n: int, k: int, i: int, axis: int) -> tuple[Any, Any]:
+    start = i * (n // k) + min(i, n % k)
+    stop = start + n // k + (i < n % k)
+    rest = np.concatenate([np.arange(start), np.arange(stop, n)])
+    return _part(data, rest, 0, len(rest), axis), _part(data, None, start, stop, axis)
+
+
+def _indices_of(data: Any) -> Any:
+    whole = isinstance(data, (int, np.integer)) and not isinstance(data, bool)
+    return np.arange(data) if whole else data
+
+
+def _part(data: Any, order: np.ndarray | None, start: int, stop: int, axis: int) -> Any:
+    return map_parts(lambda part: _part_of(part, order, start, stop, axis), data)
+
+
+def _part_of(part: Any, order: np.ndarray | None, start: int, stop: int, axis: int) -> Any:
+    if is_array(part):
+        if order is None and isinstance(part, np.ndarray):
+            return part[(slice(None),) * (axis % part.ndim) + (slice(start, stop),)]
+        return read(part, slice(start, stop) if order is None else order[start:stop], axis)
+    where = np.arange(start, stop) if order is None else order[start:stop]
+    return [part[i] for i in where.tolist()] if isinstance(part, list) else Subset(part, where)
+
+
+def _fractions(at: Any, n: int) -> list[float]:
+    """The wanted sizes as real numbers: n·at, or the counts themselves."""
+    sizes = []
+    for value in at if isinstance(at, (tuple, list)) else (at,):
+        real = isinstance(value, (int, float, np.integer, np.floating))
+        if isinstance(value, (bool, np.bool_)) or not real:
+            raise TypeError(
+                f"splitobs expects fractions or whole numbers as `at`, got {short(value)}."
+            )
+        fraction = isinstance(value, (float, np.floating))
+        if not 0 <= value <= (1 if fraction else n):
+            raise ValueError(
+                f"splitobs expects `at` from 0 to {1 if fraction else n}, got {value}. "
+                "A float is a fraction, an int a number of observations."
+            )
+        sizes.append(value * n if fraction else float(value))
+    if sum(sizes) > n * (1 + 1e-9):
+        raise ValueError(
+            f"splitobs expects parts of at most {n} observations together, got at={at!r}."
+        )
+    return sizes
+
+
+def _bounds(sizes: list[float], n: int) -> list[tuple[int, int]]:
+    """Start and stop of each part, the rest included.
+
+    >>> _bounds([2.5, 2.5], 5)
+    [(0, 2), (2, 4), (4, 5)]
+    """
+    stops = [0]
+    for size in sizes:
+        stops.append(min(stops[-1] + round(size), n))
+    return list(zip(stops, [*stops[1:], n], strict=True))
+
+
+def _stratify(
+    labels: np.ndarray, sizes: list[float], n: int, draw: np.random.Generator | None
+) -> list[np.ndarray]:
+    if labels.ndim != 1 or len(labels) != n:
+        raise ValueError(
+            f"splitobs expects one label for each of {n} observations in `stratified`, "
+            f"got {short(labels)}."
+        )
+    members: list[list[np.ndarray]] = [[] for _ in range(len(sizes) + 1)]
+    _, group = np.unique(labels, return_inverse=True)
+    for g in range(group.max(initial=-1) + 1):
+        mine = np.flatnonzero(group == g)
+        mine = mine if draw is None else draw.permutation(mine)
+        for k, (a, b) in enumerate(_bounds([s * len(mine) / n for s in sizes], len(mine))):
+            members[k].append(mine[a:b])
+    joined = [np.concatenate([np.empty(0, np.intp), *m]) for m in members]
+    return [np.sort(j) if draw is None else draw.permutation(j) for j in joined]

@@ -1,0 +1,174 @@
+"""Convolution, with the batch first and the channels last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import lax
+
+from fluxax._activations import identity
+from fluxax._errors import short
+from fluxax._module import Module
+from fluxax.init import glorot_uniform
+from fluxax.layers._dense import tail
+from fluxax.layers._shapes import (
+    InputError,
+    Pads,
+    as_input,
+    drawn,
+    function,
+    offset,
+    pads,
+    per_axis,
+    refuse,
+    unit,
+    whole,
+    window,
+)
+
+#: How the axes of input, weights and output are called for one, two and three of space.
+AXES = {n: ("N" + s + "C", s + "IO", "N" + s + "C") for n, s in enumerate(("W", "HW", "DHW"), 1)}
+
+
+class Conv(Module):
+    """Convolution over one, two or three axes.
+
+        y[n, p, o] = activation(Σ x[n, stride p + dilation k - pad, i] W[k, i, o] + b[o])
+
+    summed over the places `k` of the kernel and the channels `i` of the group of `o`.
+
+    Args:
+        kernel: its sizes, `(3, 3)` for images. Input is then `(N, H, W, in)`.
+        in_: number of input channels.
+        out: number of output channels.
+        activation: a function of an array.
+        stride: a number, or one per axis.
+        pad: zeros at the borders: a number, one per axis, two per axis (low, high, …), or
+            `"same"`, with which stride 1 keeps the size.
+        dilation: distance of the places that a kernel looks at; a number, or one per axis.
+        groups: in how many parts the channels are split; it divides `in` and `out`.
+        bias: whether there is one, or the array of shape `(out,)`. It starts at zero.
+        init: initialiser of the weights, `init(*kernel, in // groups, out)`.
+        flipkernel: whether the kernel is reversed first, as in mathematics and in Flux. Without
+            it this is a cross-correlation, as every Python library's.
+        rng: an int, a NumPy generator or a JAX key for `init`.
+
+    Raises:
+        ValueError: for sizes out of range, groups that do not divide, input of another shape
+            or without a batch axis.
+        TypeError: where an argument is of the wrong kind.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> layer = fx.Conv((5, 5), 3, 7, fx.relu, stride=2, pad=2)
+        >>> layer
+        Conv((5, 5), 3, 7, relu, stride=2, pad=2)
+        >>> layer(jnp.ones((10, 32, 32, 3))).shape
+        (10, 16, 16, 7)
+
+    `"same"` puts what does not divide by two at the high side, as PyTorch does (Flux: low).
+    """
+
+    def __init__(
+        self,
+        kernel: tuple[int, ...],
+        in_: int,
+        out: int,
+        activation: Callable[..., Any] = identity,
+        *,
+        stride: Any = 1,
+        pad: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: Any = True,
+        init: Callable[..., Any] = glorot_uniform,
+        flipkernel: bool = False,
+        rng: Any = None,
+    ):
+        kernel = window("Conv", "kernel", kernel)
+        n_in, n_out = whole("Conv", "in", in_), whole("Conv", "out", out)
+        self.groups = whole("Conv", "groups", groups)
+        check_groups("Conv", n_in, n_out, groups)
+        self.weight = drawn("Conv", init, (*kernel, n_in // groups, n_out), rng)
+        self.bias = offset(f"Conv({kernel}, {n_in}, {n_out})", bias, (n_out,), self.weight)
+        self.activation = function("Conv", activation)
+        self.stride = per_axis("Conv", "stride", stride, len(kernel))
+        self.dilation = per_axis("Conv", "dilation", dilation, len(kernel))
+        self.pad = pads("Conv", pad, kernel, self.dilation)
+        self.flipkernel = bool(flipkernel)
+
+    def __call__(self, x: Any) -> jax.Array:
+        x = as_input(self, x, self.weight)
+        check_image(self, x, self.weight.shape[-2] * self.groups, self.weight.ndim - 2)
+        kernel = self.weight.shape[:-2]
+        reach = [d * (k - 1) + 1 for k, d in zip(kernel, self.dilation, strict=True)]
+        check_reach(self, x, reach, self.pad)
+        weight = self.weight
+        if self.flipkernel:
+            weight = lax.rev(weight, range(len(kernel)))
+        y = lax.conv_general_dilated(
+            x,
+            weight,
+            self.stride,
+            self.pad,
+            rhs_dilation=self.dilation,
+            dimension_numbers=AXES[len(kernel)],
+            feature_group_count=self.groups,
+        )
+        return unit(y, self.bias, self.activation)
+
+    def _arguments(self) -> list[tuple[str, Any]]:
+        *kernel, n_in, n_out = self.weight.shape
+        shown = [("", tuple(kernel)), ("", n_in * self.groups), ("", n_out)]
+        return shown + tail(self.activation, self.bias) + options(self)
+
+
+def options(layer: Any) -> list[tuple[str, Any]]:
+    """How a kernel or window moves, for printing: what is not the default, as short as possible."""
+    shown = []
+    for what, default in (("stride", 1), ("pad", 0), ("dilation", 1), ("groups", 1)):
+        value = collapsed(getattr(layer, what, default))
+        if value != default:
+            shown.append((what, value))
+    return [*shown, ("flipkernel", True)] if getattr(layer, "flipkernel", False) else shown
+
+
+def collapsed(value: Any) -> Any:
+    """A tuple of equal values as one of them, at every depth: `((1, 1), (1, 1))` as 1."""
+    if not isinstance(value, tuple):
+        return value
+    value = tuple(map(collapsed, value))
+    return value[0] if len(set(value)) == 1 else value
+
+
+def check_groups(who: str, n_in: int, n_out: int, groups: int) -> None:
+    """Groups must divide the channels."""
+    for what, n in (("in", n_in), ("out", n_out)):
+        if n % groups:
+            raise ValueError(f"{who} expects groups to divide {what}={n}, got groups={groups}.")
+
+
+def check_image(layer: Any, x: Any, channels: int | None, n: int) -> None:
+    """Input must be `(N, …, channels)` with `n` axes between; the likely cause is named."""
+    last = "C" if channels is None else channels
+    expected = f"(N, {', '.join('DHW'[3 - n :])}, {last})"
+    if x.ndim == n + 1:
+        one = channels == 1 and x.shape[-1] != 1
+        add = "channel axis, x[..., None]" if one else "batch axis, x[None]"
+        raise refuse(layer, expected, x, f"Add a {add}.")
+    if x.ndim != n + 2:
+        raise refuse(layer, expected, x)
+    if channels is not None and x.shape[-1] != channels:
+        first = x.shape[1] == channels
+        advice = "Channels come last: jnp.moveaxis(x, 1, -1)." if first else ""
+        raise refuse(layer, expected, x, advice)
+
+
+def check_reach(layer: Any, x: Any, reach: Any, pad: Pads) -> None:
+    """The kernel, spread by its dilation, must fit into the padded input."""
+    room = [s + low + high for s, (low, high) in zip(x.shape[1:-1], pad, strict=True)]
+    if any(r > s for r, s in zip(reach, room, strict=True)):
+        sizes = " by ".join(map(str, reach))
+        raise InputError(f"{layer!r} expects at least {sizes} places with padding, got {short(x)}")

@@ -1,0 +1,130 @@
+"""Dropout: layers that are random while a model trains."""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.random import bits, key_data, split, wrap_key_data
+
+from fluxax._errors import short
+from fluxax._module import Module, is_training
+from fluxax._random import generator
+from fluxax.layers._shapes import InputError, as_input
+
+
+class Dropout(Module):
+    """In train mode, set each value to zero with probability `p`, scale the others by `1 / (1 - p)`.
+
+    Args:
+        p: in [0, 1]. With 0 everything passes, with 1 nothing.
+        dims: the axes along which the choice is made anew, an int or several; all, if not
+            given. Along other axes it is the same: `dims=(0, 3)` drops whole channels of images.
+        rng: an int, a NumPy generator or a JAX key for the random stream. Without one, it comes
+            from `fx.seed`; either is drawn when the layer is made.
+        active: `True` for train mode, `False` for test mode whatever happens, `None` for train
+            mode inside `gradient`, `train`, `trainstep` and test mode outside.
+
+    Raises:
+        ValueError: for `p` out of range, an axis that input does not have, integer input.
+        TypeError: where an argument is of the wrong kind.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> layer = fx.Dropout(0.5, rng=0)
+        >>> layer(jnp.ones(4)).tolist()
+        [1.0, 1.0, 1.0, 1.0]
+        >>> with fx.trainmode(layer):
+        ...     sorted(set(layer(jnp.ones(100)).tolist()))
+        [0.0, 2.0]
+
+    `stream` is the state of the random stream; every call in train mode moves it on.
+
+    Reference: Srivastava et al. 2014, JMLR 15, 1929.
+    """
+
+    _unlisted = ("stream",)  # of no interest where a model is printed
+
+    def __init__(
+        self,
+        p: float,
+        *,
+        dims: int | tuple[int, ...] | None = None,
+        rng: Any = None,
+        active: bool | None = None,
+    ):
+        self.p = probability("Dropout", p)
+        self.dims = _axes(dims)
+        self.active = mode("Dropout", active)
+        self.stream = new_stream(rng)
+
+    def __call__(self, x: Any) -> jax.Array:
+        x = as_input(self, x)
+        shape = _mask_shape(self, x)
+        if not is_training(self) or self.p == 0:
+            return x
+        scale = 0.0 if self.p == 1 else 1 / (1 - self.p)
+        return jnp.where(keep(self, shape), x * jnp.asarray(scale, x.dtype), 0)
+
+    def _arguments(self) -> list[tuple[str, Any]]:
+        shown: list[tuple[str, Any]] = [("", self.p)]
+        if self.dims is not None:
+            shown.append(("dims", self.dims))
+        return shown if self.active is None else [*shown, ("active", self.active)]
+
+
+def probability(who: str, p: Any) -> float:
+    """`p` as a float in [0, 1]."""
+    if isinstance(p, bool) or not isinstance(p, Real):
+        raise TypeError(f"{who} expects p to be a number, got {short(p)}.")
+    if not 0 <= p <= 1:
+        raise ValueError(f"{who} expects p from 0 to 1, got {p}.")
+    return float(p)
+
+
+def mode(who: str, active: Any) -> bool | None:
+    """The mode that a layer is made with."""
+    if active is None or isinstance(active, bool):
+        return active
+    raise ValueError(f"{who} expects active to be True, False or None, got {short(active)}.")
+
+
+def new_stream(rng: Any) -> jax.Array:
+    """The state of a random stream as plain numbers, drawn with NumPy: compiles nothing."""
+    return jax.device_put(generator(rng).integers(0, 2**32, 2, np.uint32))
+
+
+def keep(layer: Any, shape: tuple[int, ...]) -> jax.Array:
+    """Which values stay, each with probability `1 - p`; moves the layer's stream on."""
+    later, now = split(wrap_key_data(layer.stream, impl="threefry2x32"))
+    layer.stream = key_data(later)
+    if layer.p == 1:
+        return jnp.zeros(shape, bool)
+    # Fewer random bits where they are enough: a chance of n / 256 needs eight, not 32.
+    width = 8 if (layer.p * 256).is_integer() else 32
+    threshold = np.asarray(math.floor(layer.p * 2**width), f"uint{width}")
+    return bits(now, shape, threshold.dtype) >= threshold
+
+
+def _axes(dims: Any) -> tuple[int, ...] | None:
+    if dims is None:
+        return None
+    dims = tuple(dims) if isinstance(dims, (tuple, list)) else (dims,)
+    for axis in dims:
+        if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)):
+            raise TypeError(f"Dropout expects dims as one or several axes, got {short(axis)}.")
+    return tuple(map(int, dims))
+
+
+def _mask_shape(layer: Dropout, x: jax.Array) -> tuple[int, ...]:
+    if layer.dims is None:
+        return x.shape
+    wrong = [axis for axis in layer.dims if not -x.ndim <= axis < x.ndim]
+    if wrong:
+        raise InputError(f"{layer!r} expects input with an axis {wrong[0]}, got {short(x)}")
+    chosen = {axis % x.ndim for axis in layer.dims}
+    return tuple(n if axis in chosen else 1 for axis, n in enumerate(x.shape))

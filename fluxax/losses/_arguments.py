@@ -1,0 +1,85 @@
+"""What every loss does with its arguments: one dtype, one shape, an aggregation, an eps."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from fluxax._errors import short
+
+Input = Any  # a JAX array, a NumPy array or a number
+Aggregate = Callable[[jax.Array], jax.Array]
+
+
+def mean(x: Input) -> jax.Array:
+    """The mean of all elements: what a loss does with its values unless `agg` says otherwise.
+
+    >>> float(mean(jnp.array([[1.0, 2.0], [3.0, 6.0]])))
+    3.0
+    """
+    return jnp.mean(x)
+
+
+def floating(x: Input) -> jax.Array:
+    """`x` as an array of floats; integers and booleans become float32."""
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.float32)
+
+
+def wide(x: jax.Array) -> jax.Array:
+    """`x` in the dtype to compute in: half precision in float32, else its own.
+
+    Squares, sums and logarithms of half-precision numbers leave its range long before the loss
+    does.
+    """
+    return x.astype(jnp.float32) if x.dtype.itemsize == 2 else x
+
+
+def pair(who: str, y_hat: Input, y: Input) -> tuple[jax.Array, jax.Array, Any]:
+    """Prediction and target ready to compute with, and the dtype of the loss.
+
+    The prediction's dtype decides, so that a float64 target does not promote the loss. A scalar
+    target stands for an array of it.
+    """
+    y_hat, y = floating(y_hat), jnp.asarray(y)
+    if y.ndim > 0 and y.shape != y_hat.shape:
+        raise ValueError(mismatch(who, y_hat, y))
+    dtype = jnp.finfo(y_hat.dtype).dtype  # a complex prediction has a real loss
+    y_hat = wide(y_hat)
+    if jnp.issubdtype(y.dtype, jnp.complexfloating):
+        y_hat = y_hat.astype(jnp.result_type(y_hat.dtype, jnp.complex64))
+    return y_hat, jnp.broadcast_to(y.astype(y_hat.dtype), y_hat.shape), dtype
+
+
+def mismatch(who: str, y_hat: jax.Array, y: jax.Array) -> str:
+    """The sentence for two shapes that do not fit."""
+    return f"{who} expects `y_hat` and `y` of one shape, got {short(y_hat)} and {short(y)}."
+
+
+def aggregate(agg: Aggregate, values: jax.Array, dtype: Any) -> jax.Array:
+    """`agg(values)` in the dtype of the loss.
+
+    Python's own `sum` means all of them, as Julia's does: called on an array it would add up the
+    rows, one operation each.
+    """
+    return (jnp.sum if agg is builtins.sum else agg)(values).astype(dtype)
+
+
+def epsilon(eps: Any, dtype: Any) -> Any:
+    """`eps`, or the machine epsilon of the prediction's dtype."""
+    return float(jnp.finfo(dtype).eps) if eps is None else eps
+
+
+def xlogy(x: jax.Array, y: jax.Array) -> jax.Array:
+    """`x log y`, exactly 0 where `x` is 0 and `y` is 0 or below; so are its derivatives there."""
+    return x * jnp.log(jnp.where((x == 0) & (y <= 0), 1, y))
+
+
+def floored(x: jax.Array, least: float) -> jax.Array:
+    """`max(x, least)`, with the derivative of `x` below `least` too: nothing gets stuck there."""
+    return jnp.where(x < least, least + (x - lax.stop_gradient(x)), x)

@@ -1,0 +1,74 @@
+"""The loss of a sequence of labels whose places in time are not known."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from fluxax._errors import short
+from fluxax.losses._arguments import Aggregate, Input, aggregate, floating, mean, wide
+
+#: The logarithm of "impossible". Not -∞, whose differences are NaN in the derivative.
+_NEVER = -1e30
+
+
+def ctc_loss(y_hat: Input, y: Input, *, agg: Aggregate = mean) -> jax.Array:
+    """Connectionist temporal classification: minus the log-probability of a label sequence.
+
+        -log Σ Π softmax(ŷ[t])[path[t]]        over all paths that read `y`
+
+    A path names one class per time step; it reads `y` once repeated classes are merged and then
+    blanks, the last class, are dropped. The sum is Graves' forward recursion in logarithms.
+
+    Args:
+        y_hat: raw scores `(T, K)`, or `(N, T, K)` for a batch. Class `K - 1` is the blank.
+        y: integer labels `(L,)`, or `(N, L)`. A shorter sequence of a batch is filled up with
+            blanks at its end. Any other label outside [0, K - 1) gives NaN.
+        agg: what to do with the values, one per sequence; `mean` if not given.
+
+    A sequence too long for its T steps gives ∞, and no gradient.
+
+    Raises:
+        ValueError: for shapes that do not fit, or labels that are not integers.
+
+    Example:
+        >>> import fluxax as fx
+        >>> round(float(fx.ctc_loss(jnp.zeros((2, 3)), [0])), 4)  # 3 of 9 paths: 0 0, 0 _, _ 0
+        1.0986
+
+    Reference: Graves et al. 2006, ICML, section 4.1.
+    """
+    y_hat, y = floating(y_hat), jnp.asarray(y)
+    fits = y_hat.ndim in (2, 3) and y.ndim == y_hat.ndim - 1 and y.shape[:-1] == y_hat.shape[:-2]
+    if not fits or not (jnp.issubdtype(y.dtype, jnp.integer) or y.size == 0):
+        raise ValueError(
+            "ctc_loss expects scores (T, K) and integer labels (L,), or (N, T, K) and (N, L), "
+            f"got {short(y_hat)} and {short(y)}."
+        )
+    logp = jnp.maximum(jax.nn.log_softmax(wide(y_hat), -1), _NEVER)
+    one = _sequence if y_hat.ndim == 2 else jax.vmap(_sequence)
+    return aggregate(agg, one(logp, y.astype(jnp.int32)), y_hat.dtype)
+
+
+def _sequence(logp: jax.Array, y: jax.Array) -> jax.Array:
+    """The loss of one sequence: `logp` is (T, K), `y` is (L,)."""
+    blank = logp.shape[1] - 1
+    states = jnp.full(2 * y.size + 1, blank).at[1::2].set(y)  # _ a _ b _ : (S,)
+    twice = jnp.concatenate([jnp.full(2, blank), states[:-2]])[: states.size]
+    skips = (states != blank) & (states != twice)  # from `a` straight to `b`
+
+    def step(log_alpha, log_emit):
+        before = jnp.pad(log_alpha, (2, 0), constant_values=_NEVER)
+        skipped = jnp.where(skips, before[:-2], _NEVER)
+        ways = jnp.stack([log_alpha, before[1:-1], skipped])
+        return jnp.maximum(jax.nn.logsumexp(ways, axis=0) + log_emit, _NEVER), None
+
+    start = jnp.full(states.size, _NEVER, logp.dtype).at[0].set(0)
+    log_alpha, _ = lax.scan(step, start, jnp.take(logp, states, 1, mode="clip"))
+
+    length = jnp.sum(y != blank)
+    last = jnp.stack([log_alpha[2 * length], log_alpha[jnp.maximum(2 * length - 1, 0)]])
+    loss = -jnp.where(length > 0, jax.nn.logsumexp(last), last[0])
+    known = jnp.all((y >= 0) & (y <= blank)) & jnp.all((y[:-1] != blank) | (y[1:] == blank))
+    return jnp.where(known, jnp.where(loss < -_NEVER / 2, loss, jnp.inf), jnp.nan)

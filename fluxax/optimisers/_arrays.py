@@ -1,0 +1,88 @@
+"""The arithmetic that several rules share, on arrays of any real or complex dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fluxax._jax import is_tracer
+from fluxax.optimisers._hyper import Hyper, real_dtype
+
+
+def zeros_like(x: Any, dtype: Any = None) -> Any:
+    """Zeros beside an array, on its device; compiles nothing."""
+    return full_like(x, 0, dtype)
+
+
+def full_like(x: Any, value: Any, dtype: Any = None) -> Any:
+    """An array of one value (of a schedule: its first) beside an array; compiles nothing."""
+    first: Any = value(0) if callable(value) else value
+    if is_tracer(x):
+        return jnp.full_like(x, first, dtype)
+    host = np.full(np.shape(x), first, dtype or x.dtype)
+    return jax.device_put(host, x.sharding if isinstance(x, jax.Array) else None)
+
+
+def count() -> Any:
+    """A step count of zero."""
+    return jax.device_put(np.zeros((), np.int32))
+
+
+def scalar(value: Any, like: Any) -> Any:
+    """A hyperparameter as JAX functions take it: `jnp.clip(dx, -scalar(delta, dx), ...)`."""
+    return value.on(like) if isinstance(value, Hyper) else value
+
+
+def abs2(x: Any) -> Any:
+    """|x|², real also for complex x."""
+    return jnp.real(x) ** 2 + jnp.imag(x) ** 2 if jnp.iscomplexobj(x) else x * x
+
+
+def average(beta: Any, old: Any, new: Any) -> Any:
+    """The running mean β old + (1 - β) new."""
+    return beta * old + (1 - beta) * new
+
+
+def wide_dtype(like: Any) -> Any:
+    """The dtype for numbers that the dtype of an array is too narrow for: float32 or more."""
+    return jnp.promote_types(real_dtype(like), np.float32)
+
+
+def one_minus_power(beta: Any, t: Any, like: Any) -> Any:
+    """1 - βᵗ for a step count t ≥ 1, without the cancellation that float32 suffers near β = 1.
+
+    Computed as -expm1(t log β), with log β from the host in float64.
+    """
+    dtype = wide_dtype(like)
+    return -jnp.expm1(t.astype(dtype) * on_host(_log, beta)).astype(real_dtype(like))
+
+
+def on_host(f: Callable[[Any], Any], value: Any) -> Any:
+    """A function of a hyperparameter: of a `Hyper` computed on the host in float64."""
+    if isinstance(value, Hyper):
+        return value.map(f)
+    return float(f(np.float64(value))) if isinstance(value, (int, float)) else f(value)
+
+
+def module_of(value: Any) -> Any:
+    """`jnp` for a JAX array, `np` for a number."""
+    return jnp if isinstance(value, jax.Array) else np
+
+
+def _log(x: Any) -> Any:
+    xp = module_of(x)
+    return xp.log(xp.maximum(x, 1e-37))  # exp of it is 0 too, and 0 · -inf is not met
+
+
+def borne(epsilon: Any, like: Any) -> Any:
+    """ϵ as the dtype of an array bears it: beside float16 at least 1e-7, unless it is 0."""
+    return epsilon if like.dtype != np.float16 else on_host(_at_least_1e7, epsilon)
+
+
+def _at_least_1e7(epsilon: Any) -> Any:
+    xp = module_of(epsilon)
+    return xp.where(epsilon == 0, 0.0, xp.maximum(epsilon, 1e-7))

@@ -1,0 +1,143 @@
+"""Hyperparameters inside a compiled step: numbers that are read when the program runs."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+
+class Hyper:
+    """A hyperparameter inside a compiled step: arithmetic with numbers, an input for arrays.
+
+    `1 - self.beta[0]` stays an expression, computed on the host in float64 whenever the rule
+    changed; where it meets an array it becomes one element of the packed vector that is an input
+    of the program. (In float32 on the device 1 - 0.999 would be off by 1e-5.) What needs a fixed
+    value (a branch, a comparison, `math.sqrt`) or an array (`jnp.where`) raises a TypeError.
+    """
+
+    __slots__ = ("name", "pack")
+    __array_ufunc__ = None  # so that NumPy leaves `array * hyper` to us
+
+    def __init__(self, name: str, pack: Pack):
+        self.name = name
+        self.pack = pack
+
+    def on(self, like: Any) -> Any:
+        """The value as a scalar in the real dtype of an array (beside integers: of the vector)."""
+        value = self.pack.slot(self)
+        return value.astype(real_dtype(like)) if jnp.issubdtype(like.dtype, np.inexact) else value
+
+    def map(self, f: Callable[[Any], Any]) -> Hyper:
+        """A function of the number (a NumPy float64), computed on the host."""
+        return self.pack.hyper(f"{self.pack.known(f)}(float64({self.name}))")
+
+    def _with(self, other: Any, op: str, *, swap: bool) -> Any:
+        if isinstance(other, (Hyper, int, float)):
+            theirs = other.name if isinstance(other, Hyper) else self.pack.known(other)
+            a, b = (theirs, self.name) if swap else (self.name, theirs)
+            return self.pack.hyper(f"{op}({a}, {b})")
+        if not hasattr(other, "dtype"):
+            return NotImplemented
+        a, b = (other, self.on(other)) if swap else (self.on(other), other)
+        return getattr(operator, op)(a, b)
+
+    def __neg__(self) -> Hyper:
+        return self.pack.hyper(f"neg({self.name})")
+
+    def _unfixed(self, *_: Any) -> Any:
+        raise TypeError("A hyperparameter inside a compiled step has no fixed value.")
+
+    __bool__ = __float__ = __int__ = __index__ = __len__ = __iter__ = _unfixed
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _unfixed
+
+
+_OPERATORS = ("add", "sub", "mul", "truediv", "pow")
+
+
+def _define(op: str) -> None:
+    setattr(Hyper, f"__{op}__", lambda self, other: self._with(other, op, swap=False))
+    setattr(Hyper, f"__r{op}__", lambda self, other: self._with(other, op, swap=True))
+
+
+for _op in _OPERATORS:
+    _define(_op)
+
+
+class PackFull(Exception):
+    """The vector of a `Pack` is too short for the program that is being traced."""
+
+
+class Pack:
+    """The hyperparameters of a program, packed into one vector.
+
+    To compile: trace the step with a new `Pack(vector)`, where the tracer `vector` has
+    `room(rules)` elements of `pack_dtype()`, and with `hyper_view(rule, pack, i)` for the i-th of
+    the rules; after `PackFull`, again with twice the room. To run: give the program
+    `pack.values(rules)`, made anew when `version.now` has changed.
+
+    Every expression is a line of a small host function, so equal ones share an element.
+    """
+
+    def __init__(self, vector: Any):
+        self.vector = vector  # dropped after the trace
+        self.size, self.dtype = int(vector.shape[0]), np.dtype(vector.dtype)
+        self._lines: dict[str, str] = {}  # expression → the variable that holds it
+        self._slots: dict[str, int] = {}  # variable → element of the vector
+        self._names: dict[Any, str] = {}  # constant or function → its global name
+        self._globals: dict[str, Any] = {op: getattr(operator, op) for op in (*_OPERATORS, "neg")}
+        self._globals["float64"] = np.float64
+        self._compute: Callable[[Any], tuple[float, ...]] | None = None
+
+    def hyper(self, expression: str) -> Hyper:
+        """The number that an expression of the host function gives."""
+        return Hyper(self._lines.setdefault(expression, f"v{len(self._lines)}"), self)
+
+    def known(self, thing: Any) -> str:
+        """The name of a constant or a function in the host function."""
+        key = (type(thing), repr(thing)) if isinstance(thing, (int, float)) else thing
+        name = self._names.setdefault(key, f"c{len(self._names)}")
+        self._globals[name] = thing
+        return name
+
+    def slot(self, hyper: Hyper) -> Any:
+        """The element of the vector that holds a number, as a scalar array."""
+        i = self._slots.setdefault(hyper.name, len(self._slots))
+        if i >= self.size:
+            raise PackFull(f"A program needs more than {self.size} hyperparameters.")
+        vector: Any = self.vector
+        return lax.index_in_dim(vector, i, keepdims=False)
+
+    def values(self, rules: Any) -> np.ndarray:
+        """The vector for the rules as they are now: float64 until the last moment."""
+        if self._compute is None:
+            self._compute = self._compiled()
+            self.vector = None
+        numbers = self._compute(rules)
+        vector = np.zeros(self.size, self.dtype)
+        with np.errstate(over="ignore", under="ignore"):
+            vector[: len(numbers)] = numbers
+        return vector
+
+    def _compiled(self) -> Callable[[Any], tuple[float, ...]]:
+        """The host function, as Python: it runs at every change, some thousand lines long."""
+        lines = [f"    {name} = {expression}" for expression, name in self._lines.items()]
+        result = "".join(f"{name}, " for name in self._slots)
+        source = "\n".join(["def compute(rules):", *lines, f"    return ({result})"])
+        exec(compile(source, "<hyperparameters>", "exec"), self._globals)
+        return self._globals["compute"]
+
+
+def pack_dtype() -> np.dtype:
+    """The dtype of a `Pack`'s vector: float32, in x64 mode float64."""
+    return np.dtype(jax.dtypes.canonicalize_dtype(np.float64))
+
+
+def real_dtype(like: Any) -> np.dtype:
+    """The dtype of an array's real part."""
+    return np.dtype(jnp.finfo(like.dtype).dtype)

@@ -1,0 +1,224 @@
+"""The rules' formulas in float64 NumPy, from the papers and from Optimisers.jl.
+
+Each is a generator that is sent a parameter and its gradient and gives the step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fluxax.optimisers._adam import (
+    AdaBelief,
+    Adam,
+    AdaMax,
+    AdamW,
+    AMSGrad,
+    Lion,
+    NAdam,
+    OAdam,
+    RAdam,
+)
+from fluxax.optimisers._adaptive import AdaDelta, AdaGrad, RMSProp
+from fluxax.optimisers._combine import OptimiserChain
+from fluxax.optimisers._descent import Descent, Momentum, Nesterov, Rprop
+from fluxax.optimisers._modifiers import ClipGrad, ClipNorm, SignDecay, WeightDecay
+
+
+def descent(o, v=0.0):
+    _, g = yield
+    while True:
+        _, g = yield o.eta * g
+
+
+def momentum(o, v=0.0):
+    _, g = yield
+    while True:
+        v = o.rho * v + o.eta * g
+        _, g = yield v
+
+
+def nesterov(o, v=0.0):
+    _, g = yield
+    while True:
+        step = -(o.rho**2) * v + (1 + o.rho) * o.eta * g
+        v = o.rho * v - o.eta * g
+        _, g = yield step
+
+
+def rprop(o, before=0.0):
+    _, g = yield
+    s = np.full(g.shape, o.eta)
+    while True:
+        up, down = before * g > 0, before * g < 0
+        s = np.where(up, np.minimum(s * o.ell[1], o.gamma[1]), s)
+        s = np.where(down, np.maximum(s * o.ell[0], o.gamma[0]), s)
+        before = np.where(down, 0, g)
+        _, g = yield s * np.sign(before)
+
+
+def rmsprop(o, q=0.0, l=0.0):
+    _, g = yield
+    while True:
+        q = o.rho * q + (1 - o.rho) * abs(g) ** 2
+        l = o.rho * l + (1 - o.rho) * g if o.centred else 0.0
+        _, g = yield o.eta * g / (np.sqrt(q - abs(l) ** 2) + o.epsilon)
+
+
+def adagrad(o):
+    _, g = yield
+    s = o.epsilon
+    while True:
+        s = s + abs(g) ** 2
+        _, g = yield o.eta * g / (np.sqrt(s) + o.epsilon)
+
+
+def adadelta(o, a=0.0, d=0.0):
+    _, g = yield
+    while True:
+        a = o.rho * a + (1 - o.rho) * abs(g) ** 2
+        step = g * np.sqrt(d + o.epsilon) / np.sqrt(a + o.epsilon)
+        d = o.rho * d + (1 - o.rho) * abs(step) ** 2
+        _, g = yield step
+
+
+def adam(o, m=0.0, v=0.0, t=0):
+    (b1, b2), lam, couple = o.beta, getattr(o, "lam", 0), getattr(o, "couple", True)
+    x, g = yield
+    while True:
+        t += 1
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * abs(g) ** 2
+        step = o.eta * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + o.epsilon)
+        x, g = yield step + (o.eta if couple else 1) * lam * x
+
+
+def radam(o, m=0.0, v=0.0, t=0):
+    b1, b2 = o.beta
+    _, g = yield
+    while True:
+        t += 1
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * abs(g) ** 2
+        wide = np.longdouble(b2)  # near 1, the two terms cancel also in float64
+        limit = 2 / (1 - wide) - 1
+        rho = limit - 2 * t * wide**t / (1 - wide**t)
+        step = o.eta * m / (1 - b1**t)
+        if rho > 4:
+            r = (rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho)
+            step = step * np.sqrt(r) / (np.sqrt(v / (1 - b2**t)) + o.epsilon)
+        _, g = yield step
+
+
+def adamax(o, m=0.0, u=0.0, t=0):
+    b1, b2 = o.beta
+    _, g = yield
+    while True:
+        t += 1
+        m = b1 * m + (1 - b1) * g
+        u = np.maximum(b2 * u, abs(g))
+        _, g = yield o.eta / (1 - b1**t) * m / (u + o.epsilon)
+
+
+def oadam(o, m=0.0, v=0.0, t=0, before=0.0):
+    b1, b2 = o.beta
+    _, g = yield
+    while True:
+        t += 1
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * abs(g) ** 2
+        a = o.eta * m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + o.epsilon)
+        before, step = a, 2 * a - before
+        _, g = yield step
+
+
+def amsgrad(o):
+    b1, b2 = o.beta
+    _, g = yield
+    m = v = u = o.epsilon
+    while True:
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * abs(g) ** 2
+        u = np.maximum(u, v)
+        _, g = yield o.eta * m / (np.sqrt(u) + o.epsilon)
+
+
+def nadam(o, m=0.0, v=0.0, t=0):
+    b1, b2 = o.beta
+    _, g = yield
+    while True:
+        t += 1
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * abs(g) ** 2
+        n = b1 * m / (1 - b1 * b1**t) + (1 - b1) * g / (1 - b1**t)
+        _, g = yield o.eta * n / (np.sqrt(v * b2 / (1 - b2**t)) + o.epsilon)
+
+
+def adabelief(o, m=0.0, s=0.0, t=0):
+    b1, b2 = o.beta
+    _, g = yield
+    while True:
+        t += 1
+        m = b1 * m + (1 - b1) * g
+        s = b2 * s + (1 - b2) * abs(g - m) ** 2 + o.epsilon
+        _, g = yield o.eta * m / (1 - b1**t) / (np.sqrt(s / (1 - b2**t)) + o.epsilon)
+
+
+def lion(o, m=0.0):
+    b1, b2 = o.beta
+    _, g = yield
+    while True:
+        c = b1 * m + (1 - b1) * g
+        m = b2 * m + (1 - b2) * g
+        _, g = yield o.eta * np.sign(c)
+
+
+def weightdecay(o):
+    x, g = yield
+    while True:
+        x, g = yield g + o.lam * x
+
+
+def signdecay(o):
+    x, g = yield
+    while True:
+        x, g = yield g + o.lam * np.sign(x)
+
+
+def clipgrad(o):
+    _, g = yield
+    while True:
+        part = lambda g: np.minimum(np.maximum(g, -o.delta), o.delta)
+        _, g = yield part(g.real) + 1j * part(g.imag) if np.iscomplexobj(g) else part(g)
+
+
+def clipnorm(o):
+    _, g = yield
+    while True:
+        size = np.linalg.norm(abs(g).ravel(), o.p)
+        _, g = yield g * min(o.omega / size, 1)
+
+
+def chain(o):
+    x, g = yield
+    members = [start(opt) for opt in o.opts]
+    while True:
+        for member in members:
+            g = member.send((x, g))
+        x, g = yield g
+
+
+ORACLES: dict[type, Any] = {
+    Descent: descent, Momentum: momentum, Nesterov: nesterov, Rprop: rprop, RMSProp: rmsprop,
+    AdaGrad: adagrad, AdaDelta: adadelta, Adam: adam, AdamW: adam, RAdam: radam, AdaMax: adamax,
+    OAdam: oadam, AMSGrad: amsgrad, NAdam: nadam, AdaBelief: adabelief, Lion: lion,
+    WeightDecay: weightdecay, SignDecay: signdecay, ClipGrad: clipgrad, ClipNorm: clipnorm,
+    OptimiserChain: chain,
+}  # fmt: skip
+
+
+def start(rule: Any, oracle: Any = None) -> Any:
+    steps = (oracle or ORACLES[type(rule)])(rule)
+    next(steps)
+    return steps
