@@ -153,6 +153,7 @@ def draw_curves(history: list[Epoch], path: Path) -> None:
     right.set(xlabel="epoch", title="held-out accuracy in %")
     for axes in (left, right):
         axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
     figure.savefig(path, dpi=120)
 
 

@@ -89,7 +89,7 @@ def run(found: Found, f: Any, args: tuple[Any, ...], purpose: Purpose) -> tuple[
         if program.call is None:
             program.call = jax.jit(Once(_graded(program)))
         try:
-            outs = program.call(*found.inputs)
+            outs = program.call(*found.got[0])
             break
         except ShapeMiss:
             again = find_slowly(found.site, f, args, purpose)
@@ -99,14 +99,14 @@ def run(found: Found, f: Any, args: tuple[Any, ...], purpose: Purpose) -> tuple[
             found = again
     if program.writes:
         first = program.n_outputs + len(program.used)
-        for owner, write, state in zip(found.owners, program.writes, outs[first:], strict=True):
+        for owner, write, state in zip(found.got[1], program.writes, outs[first:], strict=True):
             owner[write.name] = state
     return outs, program
 
 
 def _graded(program: Program) -> Any:
     def graded(*inputs: Any) -> list[Any]:
-        outs, grads = program.value_and_grads(inputs)
+        outs, grads = program.value_and_grads(inputs, program.used)
         states = program.held(jnp.isfinite(outs[0]), inputs, outs)
         return [*outs[: program.n_outputs], *grads, *states]
 

@@ -147,3 +147,46 @@ def put(tree: Any, new: Callable[[_tree.Path, Any], Any]) -> Any:
         return value
 
     return at(tree, ())
+
+
+class Params:
+    """The trained arrays of models, by place: reading gives what stands there now.
+
+    It holds owners and names, not arrays, so that it stays right when `update` puts new ones there.
+    """
+
+    def __init__(self, *models: Any):
+        self._models = models
+
+    def _arrays(self) -> list[Any]:
+        found = {id(a): a for model in self._models for _, a in trainable_arrays(model)}
+        return list(found.values())
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._arrays())
+
+    def __len__(self) -> int:
+        return len(self._arrays())
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._arrays()[index]
+
+    def __contains__(self, array: Any) -> bool:
+        return any(a is array for a in self._arrays())
+
+    def __repr__(self) -> str:
+        return f"Params([{', '.join(map(short, self._arrays()))}])"
+
+
+def params(*models: Any) -> Params:
+    """The trained arrays of models, tied ones once; inside an objective the traced ones.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> model = fx.Dense(2, 1, init=fx.ones32)
+        >>> penalty = lambda m: sum(jnp.sum(p**2) / 2 for p in fx.params(m))
+        >>> fx.gradient(penalty, model)[0].weight
+        Array([[1.],
+               [1.]], dtype=float32)
+    """
+    return Params(*models)

@@ -208,8 +208,9 @@ def total(arrays: list[Held]) -> str:
     parameters = _count(sum(a.size for a in trained), "parameter")
     if not rest:
         return f"Total: {_count(len(trained), 'array')}, {parameters}, {bytes_}."
-    others = f"{_number(len(rest))} non-trainable, {_count(sum(a.size for a in rest), 'number')}"
-    return f"Total: {_count(len(trained), 'trainable array')}, {parameters}, plus {others}, {bytes_}."
+    arrays_ = _count(len(trained), "trainable array")
+    numbers = _count(sum(a.size for a in rest), "number")
+    return f"Total: {arrays_}, {parameters}, plus {len(rest)} non-trainable, {numbers}, {bytes_}."
 
 
 # --- the whole text -----------------------------------------------------------------------
@@ -234,8 +235,9 @@ def lines(
 def nested(value: Any) -> bool:
     """Whether something prints over several lines: it contains Modules, or layers by name."""
     if isinstance(value, Module):
-        if isinstance(vars(value).get("layers"), _tree.NamedList):
-            return len(value.layers) > 0
+        layers = vars(value).get("layers")
+        if isinstance(layers, _tree.NamedList):
+            return len(layers) > 0
         return any(_has_module(part) for _, part in arguments(value))
     return isinstance(value, (list, tuple, dict)) and _has_module(value)
 
@@ -296,5 +298,10 @@ def _represent(module: Module) -> str:
     return text(module) if nested(module) else constructor(module)
 
 
+def _print(self: Module) -> str:
+    """What `print` shows: as `repr`, and for a single layer its counts too."""
+    return text(self)
+
+
 set_printer(_represent)
-Module.__str__ = text  # what `print` shows: `repr` and, for a single layer, its counts
+Module.__str__ = _print

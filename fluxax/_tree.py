@@ -60,7 +60,11 @@ class Node:
         (1.0, Node(weight=1.0, bias=None))
     """
 
+    __slots__ = ("__dict__", "__weakref__", "frozen_mark")
+    frozen_mark: bool  # set on nodes of a state tree by `freeze`
+
     def __init__(self, /, **parts: Any):
+        object.__setattr__(self, "frozen_mark", False)
         self.__dict__.update(parts)
 
     def __getattr__(self, name: str) -> Any:
@@ -90,7 +94,7 @@ class Node:
         return f"Node({inside})"
 
     def __reduce__(self) -> Any:
-        return (_make_node, (node_parts(self),))
+        return (_make_node, (node_parts(self), self.frozen_mark))
 
 
 def node_parts(node: Node) -> dict[str, Any]:
@@ -101,8 +105,10 @@ def node_parts(node: Node) -> dict[str, Any]:
     return node.__dict__
 
 
-def _make_node(parts: dict[str, Any]) -> Node:
-    return Node(**parts)
+def _make_node(parts: dict[str, Any], frozen_mark: bool) -> Node:
+    node = Node(**parts)
+    node.frozen_mark = frozen_mark
+    return node
 
 
 register_pytree_with_keys(
@@ -367,6 +373,19 @@ def map_leaves(f: Callable[..., Any], tree: Any, *others: Any) -> Any:
         map_leaves(f, part, *(p[i] for p in partners)) for i, (_, part) in enumerate(mine)
     ]
     return kind.rebuild(tree, new)
+
+
+def mirror(tree: Any, leaf: Callable[[Path, Any], Any], path: Path = ()) -> Any:
+    """A tree nested like a model, with Nodes for objects and `leaf(path, value)` at each leaf."""
+    kind = kind_of(tree)
+    if kind is None:
+        return leaf(path, tree)
+    pairs = kind.parts(tree)
+    new = [mirror(part, leaf, (*path, key)) for key, part in pairs]
+    if isinstance(tree, (list, tuple)) or kind is PYTREE:
+        return kind.rebuild(tree, new)
+    named = dict(zip((key_name(key) for key, _ in pairs), new, strict=True))
+    return named if isinstance(tree, dict) else Node(**named)
 
 
 def _partners(tree: Any, mine: list[tuple[Any, Any]], other: Any) -> list[Any]:

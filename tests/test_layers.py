@@ -1,4 +1,4 @@
-"""Every layer, law by law: shapes, derivatives, modes, copies, transformations, PyTorch's numbers."""
+"""Every layer, law by law: shapes, derivatives, modes, copies, PyTorch's numbers, messages."""
 
 from __future__ import annotations
 
@@ -33,6 +33,10 @@ def add(*xs: Any) -> Any:
     return sum(xs[1:], xs[0])
 
 
+def second(xs: Any) -> Any:
+    return xs[1]
+
+
 LAYERS = {
     "Chain": Row(lambda: fx.Chain(fx.Dense(4, 3, fx.tanh), fx.Dense(3, 2)), (5, 4), (5, 2)),
     "Chain named": Row(lambda: fx.Chain(enc=fx.Dense(4, 3), act=fx.tanh), (5, 4), (5, 3)),
@@ -51,6 +55,38 @@ LAYERS = {
     ),
     "Conv same": Row(lambda: fx.Conv((4, 2), 1, 2, pad="same"), (2, 6, 5, 1), (2, 6, 5, 2)),
     "Conv flipped": Row(lambda: fx.Conv((2, 3), 1, 2, flipkernel=True), (1, 4, 5, 1), (1, 3, 3, 2)),
+    "ConvTranspose": Row(
+        lambda: fx.ConvTranspose((3, 2), 4, 2, stride=2, groups=2, outpad=1, pad=1),
+        (2, 3, 4, 4),
+        (2, 6, 7, 2),
+    ),
+    "ConvTranspose same": Row(
+        lambda: fx.ConvTranspose((2, 5), 1, 2, stride=3, pad="same"), (2, 3, 4, 1), (2, 9, 12, 2)
+    ),
+    "DepthwiseConv": Row(lambda: fx.DepthwiseConv((3,), 2, 4), (2, 5, 2), (2, 3, 4)),
+    "CrossCor": Row(lambda: fx.CrossCor((3,), 2, 4), (2, 5, 2), (2, 3, 4)),
+    "AdaptiveMaxPool": Row(lambda: fx.AdaptiveMaxPool((2, 3)), (2, 5, 7, 3), (2, 2, 3, 3)),
+    "AdaptiveMeanPool": Row(lambda: fx.AdaptiveMeanPool((3,)), (2, 7, 3), (2, 3, 3)),
+    "PixelShuffle": Row(lambda: fx.PixelShuffle(2), (2, 3, 4, 12), (2, 6, 8, 3)),
+    "GroupNorm": Row(lambda: fx.GroupNorm(6, 3, fx.tanh), (2, 3, 4, 6), (2, 3, 4, 6)),
+    "InstanceNorm": Row(
+        lambda: fx.InstanceNorm(3, affine=True, track_stats=True), (2, 3, 4, 3), (2, 3, 4, 3)
+    ),
+    "AlphaDropout": Row(lambda: fx.AlphaDropout(0.3), (5, 4), (5, 4)),
+    "RNN": Row(lambda: fx.RNN(3, 4), (2, 5, 3), (2, 5, 4)),
+    "LSTM": Row(lambda: fx.LSTM(3, 4), (2, 5, 3), (2, 5, 4)),
+    "GRU": Row(lambda: fx.GRU(3, 4, bias=False), (2, 5, 3), (2, 5, 4)),
+    "GRUv3": Row(lambda: fx.GRUv3(3, 4), (2, 5, 3), (2, 5, 4)),
+    "MultiHeadAttention": Row(
+        lambda: fx.MultiHeadAttention((3, (4, 6), 5), nheads=2, dropout_prob=0.25),
+        (2, 5, 3),
+        (2, 5, 5),
+    ),
+    "PairwiseFusion": Row(
+        lambda: fx.Chain(fx.PairwiseFusion(add, fx.Dense(4, 4), fx.Dense(4, 4)), second),
+        (5, 4),
+        (5, 4),
+    ),
     "MaxPool": Row(lambda: fx.MaxPool((2, 2)), (2, 5, 6, 3), (2, 2, 3, 3)),
     "MaxPool apart": Row(lambda: fx.MaxPool((3, 2), stride=1, pad=1), (2, 5, 6, 3), (2, 5, 7, 3)),
     "MaxPool wide": Row(lambda: fx.MaxPool((9,), pad=4, stride=2), (2, 12, 3), (2, 6, 3)),
@@ -60,18 +96,14 @@ LAYERS = {
     "GlobalMeanPool": Row(fx.GlobalMeanPool, (2, 5, 3), (2, 1, 3)),
     "flatten": Row(lambda: fx.Chain(fx.flatten), (2, 5, 6, 3), (2, 90)),
     "BatchNorm": Row(lambda: fx.BatchNorm(3, fx.tanh), (4, 2, 2, 3), (4, 2, 2, 3)),
-    "BatchNorm bare": Row(
-        lambda: fx.BatchNorm(3, affine=False, track_stats=False), (4, 3), (4, 3)
-    ),
+    "BatchNorm bare": Row(lambda: fx.BatchNorm(3, affine=False, track_stats=False), (4, 3), (4, 3)),
     "LayerNorm": Row(lambda: fx.LayerNorm(3, 4, fx.tanh), (5, 3, 4), (5, 3, 4)),
     "LayerNorm bare": Row(lambda: fx.LayerNorm((4,), affine=False), (5, 3, 4), (5, 3, 4)),
     "Dropout": Row(lambda: fx.Dropout(0.5), (5, 4), (5, 4)),
     "SkipConnection": Row(
         lambda: fx.Chain(fx.Scale(4), fx.SkipConnection(fx.Dense(4, 4), add)), (5, 4), (5, 4)
     ),
-    "Parallel": Row(
-        lambda: fx.Parallel(add, a=fx.Dense(4, 3), b=fx.Dense(4, 3)), (5, 4), (5, 3)
-    ),
+    "Parallel": Row(lambda: fx.Parallel(add, a=fx.Dense(4, 3), b=fx.Dense(4, 3)), (5, 4), (5, 3)),
     "Maxout": Row(lambda: fx.Maxout(lambda: fx.Dense(4, 3), 3), (5, 4), (5, 3)),
 }
 rows = pytest.mark.parametrize("row", LAYERS.values(), ids=list(LAYERS))
@@ -94,9 +126,7 @@ def floats(tree: Any) -> list[Any]:
 def with_floats(tree: Any, new: list[Any]) -> Any:
     """The tree with other floating arrays."""
     rest = iter(new)
-    return jax.tree.map(
-        lambda a: next(rest) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree
-    )
+    return jax.tree.map(lambda a: next(rest) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
 
 
 def listen(seen: list[str]) -> None:
@@ -197,13 +227,14 @@ def test_printing_reads_like_the_constructor(row: Row) -> None:
 
 
 def array(entry: dict[str, Any], dtype: Any = np.float32) -> Any:
-    values = np.asarray(entry["values"])
-    return values.reshape(entry["shape"]).astype(dtype if values.dtype.kind == "f" else values.dtype)
+    values = np.asarray(entry["values"]).reshape(entry["shape"])
+    return values.astype(dtype) if values.dtype.kind == "f" else values
 
 
-@pytest.mark.parametrize(
-    "case", GOLDEN["cases"], ids=[f"{i} {c['layer']} {c['mode']}" for i, c in enumerate(GOLDEN["cases"])]
-)
+NAMES = [f"{i} {case['layer']} {case['mode']}" for i, case in enumerate(GOLDEN["cases"])]
+
+
+@pytest.mark.parametrize("case", GOLDEN["cases"], ids=NAMES)
 def test_numbers_of_pytorch(case: dict[str, Any]) -> None:
     layer = eval(case["layer"], dict(vars(fx)))
     names = list(case["weights"])
@@ -217,7 +248,7 @@ def test_numbers_of_pytorch(case: dict[str, Any]) -> None:
             for part in outer:
                 owner = getattr(owner, part)
             object.__setattr__(owner, attribute, w)
-        y = layer(x)
+        y = layer(x, mask="causal") if case["mode"] == "causal" else layer(x)
         return jnp.sum(y * array(case["c"])), y
 
     both = jax.value_and_grad(loss, (0, 1), has_aux=True)
@@ -393,6 +424,64 @@ def test_maxout_and_its_ties() -> None:
     assert np.isnan(fx.Maxout(lambda x: x, lambda x: x * np.nan)(jnp.ones(1))[0])
 
 
+def test_recurrent_layers_run_their_cells() -> None:
+    x = draw((2, 5, 3))
+    for layer in (fx.RNN(3, 4), fx.LSTM(3, 4), fx.GRU(3, 4), fx.GRUv3(3, 4)):
+        state, ys = None, []
+        for t in range(5):
+            y, state = layer.cell(x[:, t], state)
+            ys.append(y)
+        alike(layer(x), np.stack(ys, 1))
+        alike(layer(x[:, 3:], jax.tree.map(jnp.zeros_like, state)), layer(x[:, 3:]))
+        _, half = layer.cell(x[:, 0])
+        alike(layer(x[:, 1:], half), layer(x)[:, 1:])
+
+
+def test_gru_v3_by_hand() -> None:
+    cell, x, h = fx.GRUv3Cell(3, 4, rng=0), draw((2, 3)), draw((2, 4), 2)
+    cell.bias = jnp.asarray(draw((12,), 3))
+    wr, wz, wn = np.split(np.asarray(cell.Wi), 3, 1)
+    ur, uz, un = np.split(np.asarray(cell.Wh), 3, 1)
+    br, bz, bn = np.split(np.asarray(cell.bias), 3)
+    sigma = lambda v: 1 / (1 + np.exp(-v))
+    r, z = sigma(x @ wr + h @ ur + br), sigma(x @ wz + h @ uz + bz)
+    n = np.tanh(x @ wn + (r * h) @ un + bn)
+    alike(cell(x, h)[0], (1 - z) * n + z * h)
+
+
+def test_lstm_starts_by_remembering() -> None:
+    assert fx.LSTMCell(2, 3).bias.tolist() == [0] * 3 + [1] * 3 + [0] * 6
+    sizes = [sum(a.size for a in floats(f(3, 5))) for f in (fx.RNN, fx.LSTM, fx.GRU, fx.GRUv3)]
+    assert sizes == [45, 180, 135, 135]
+
+
+def test_attention_masks_and_scores() -> None:
+    mha = fx.MultiHeadAttention(4, nheads=2)
+    q, k = draw((2, 3, 4)), draw((2, 5, 4), 2)
+    y, scores = mha(q, k, return_scores=True)
+    assert y.shape == (2, 3, 4)
+    assert scores.shape == (2, 2, 3, 5)
+    alike(scores.sum(-1), 1)
+    mask = np.random.default_rng(0).random((2, 3, 5)) < 0.5
+    mask[..., 0] = True
+    for given in (mask, mask[:, None]):
+        masked = mha(q, k, mask=given, return_scores=True)[1]
+        assert ((np.asarray(masked) > 0) == mask[:, None]).all()
+    shift = np.where(mask, 0, -1e9).astype(np.float32)[:, None]
+    alike(mha(q, k, bias=shift), mha(q, k, mask=mask))
+    causal = np.tril(np.ones((3, 3), bool))
+    alike(mha(q, mask="causal"), mha(q, mask=causal))
+
+
+def test_alpha_dropout_keeps_mean_and_variance() -> None:
+    layer = fx.AlphaDropout(0.3, active=True, rng=0)
+    x = fx.selu(np.random.default_rng(0).normal(size=(400, 400)).astype(np.float32))
+    y = np.asarray(layer(x))
+    assert abs(y.mean() - x.mean()) < 0.01
+    assert abs(y.std() - x.std()) < 0.01
+    assert not np.asarray(fx.AlphaDropout(1, active=True)(x)).any()
+
+
 def test_max_pool_lets_nan_through() -> None:
     for at in range(4):
         x = np.ones((1, 4, 1), np.float32)
@@ -540,7 +629,7 @@ MESSAGES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "MaxPool((3, 3)) expects at least 3 by 3 places with padding, got f32[2,2,5,3].",
     ),
     "p": (lambda: fx.Dropout(1.5), ValueError, "Dropout expects p from 0 to 1, got 1.5."),
-    "nan p": (lambda: fx.Dropout(float("nan")), ValueError, "Dropout expects p from 0 to 1, got nan"),
+    "nan p": (lambda: fx.Dropout(np.nan), ValueError, "Dropout expects p from 0 to 1, got nan."),
     "dims": (
         lambda: fx.Dropout(0.5, dims=3)(ones(2, 2)),
         ValueError,
@@ -588,8 +677,49 @@ MESSAGES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "Chain expects its layers by position or by name, got 1 by position and 1 by name.",
     ),
-    "no layer": (lambda: fx.Chain(fx.relu, 3), TypeError, "Chain expects layers or functions, got 3"),
+    "no layer": (
+        lambda: fx.Chain(fx.relu, 3),
+        TypeError,
+        "Chain expects layers or functions, got 3 at 1.",
+    ),
     "class": (lambda: fx.Chain(fx.Dense), TypeError, "got the class Dense at 0. Call it"),
+    "no time": (
+        lambda: fx.LSTM(3, 5)(ones(4, 3)),
+        ValueError,
+        "LSTM(3, 5) expects input of shape (N, T, 3), got f32[4,3]. Add a batch axis, x[None].",
+    ),
+    "heads": (
+        lambda: fx.MultiHeadAttention(10, nheads=3),
+        ValueError,
+        "MultiHeadAttention expects nheads to divide 10, got nheads=3.",
+    ),
+    "mask": (
+        lambda: fx.MultiHeadAttention(4, nheads=1)(ones(2, 3, 4), mask=np.ones((2, 2), bool)),
+        ValueError,
+        "MultiHeadAttention(4, nheads=1) expects a mask that fits the scores (2, 1, 3, 3), "
+        "got bool[2,2].",
+    ),
+    "mask word": (
+        lambda: fx.MultiHeadAttention(4, nheads=1)(ones(2, 3, 4), mask="none"),
+        ValueError,
+        "MultiHeadAttention expects mask \"causal\" or an array, got 'none'.",
+    ),
+    "group norm": (
+        lambda: fx.GroupNorm(4, 3),
+        ValueError,
+        "GroupNorm expects groups to divide ch=4, got groups=3.",
+    ),
+    "adaptive": (
+        lambda: fx.AdaptiveMaxPool((7, 7))(ones(1, 7, 6, 1)),
+        ValueError,
+        "AdaptiveMaxPool((7, 7)) expects at least 7 by 7 places, got f32[1,7,6,1].",
+    ),
+    "shuffle": (
+        lambda: fx.PixelShuffle(2)(ones(1, 2, 2, 6)),
+        ValueError,
+        "PixelShuffle(2) expects an image (N, …, C) with channels that r to the power of its "
+        "axes of space divides, got f32[1,2,2,6].",
+    ),
     "maxout": (
         lambda: fx.Maxout(fx.Dense(2, 3), fx.Dense(2, 4))(ones(1, 2)),
         ValueError,

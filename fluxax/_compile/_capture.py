@@ -425,7 +425,7 @@ class Capture:
         inner.checks.clear()
         box.parts.append(("{k}", ("class", cls), inner))
         for name, value in vars(cls).items():
-            function = _function_in(value)
+            function = function_in(value)
             if function is None:
                 if name in self.names and not name.startswith("__"):
                     part = self.take(value, f"{cls.__name__}.{name}")
@@ -496,7 +496,7 @@ def _default_names(code: types.CodeType, count: int) -> list[str]:
     return list(code.co_varnames[code.co_argcount - count : code.co_argcount])
 
 
-def _function_in(value: Any) -> Any:
+def function_in(value: Any) -> Any:
     """The plain function inside what stands in a class body, or `None`."""
     if isinstance(value, (staticmethod, classmethod)):
         return value.__func__

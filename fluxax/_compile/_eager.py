@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,10 @@ class _Copies:
         self._made[id(value)] = new
         self._pairs.append((value, new, _snapshot(new)))
         return new
+
+    def of(self, originals: frozenset[int]) -> frozenset[int]:
+        """Ids of the copies of containers given by id."""
+        return frozenset(id(self._made[i]) for i in originals if i in self._made)
 
     def write_back(self, good: bool) -> None:
         """Put what changed in the copies into the originals; statistics only if the loss was finite."""
@@ -92,6 +96,12 @@ def _settled(value: Any, originals: dict[int, Any]) -> Any:
     return kind.rebuild(value, [_settled(v, originals) for _, v in kind.parts(value)])
 
 
+class Guard(NamedTuple):
+    """A training step asks that nothing is kept unless all is finite, and has frozen parts."""
+
+    frozen: frozenset[int] = frozenset()  # ids of the Modules below frozen nodes
+
+
 class Variables:
     """What an uncompiled gradient is taken by: trainable arrays, once each, and real numbers."""
 
@@ -119,7 +129,7 @@ class Variables:
         by_array = dict(zip(self.arrays, grads[:n], strict=True))
         keys = [key for key, x in self.numbers.items() if ints or not isinstance(x, int)]
         by_place = dict(zip(keys, grads[n:], strict=True))
-        return [gradient_tree(arg, lambda p, v, i=i: _pop(by_array, by_place, i, p, v)) for i, arg in enumerate(args)]
+        return [_tree.mirror(arg, lambda p, v, i=i: _pop(by_array, by_place, i, p, v)) for i, arg in enumerate(args)]
 
 
 def _pop(by_array: dict[int, Any], by_place: dict[Any, Any], i: int, path: Any, value: Any) -> Any:
@@ -135,58 +145,57 @@ def _reals(arg: Any, path: _tree.Path = ()) -> Iterator[tuple[_tree.Path, Any]]:
             yield from _reals(part, (*path, key))
 
 
-def gradient_tree(tree: Any, leaf: Callable[[_tree.Path, Any], Any], path: _tree.Path = ()) -> Any:
-    """A tree nested like a model, with Nodes for objects and `leaf(path, value)` at each leaf."""
-    kind = _tree.kind_of(tree)
-    if kind is None:
-        return leaf(path, tree)
-    pairs = kind.parts(tree)
-    new = [gradient_tree(part, leaf, (*path, key)) for key, part in pairs]
-    if isinstance(tree, (list, tuple)) or kind is _tree.PYTREE:
-        return kind.rebuild(tree, new)
-    names = [_tree.key_name(key) for key, _ in pairs]
-    found = dict(zip(names, new, strict=True))
-    return found if isinstance(tree, dict) else _tree.Node(**found)
+def value_and_gradients(
+    f: Any, args: tuple[Any, ...], differentiated: tuple[bool, ...], guard: Guard | None = None
+) -> tuple[Any, list[Any]]:
+    """The value of `f(*args)` and its gradients, nested, uncompiled.
 
-
-def value_and_gradients(f: Any, args: tuple[Any, ...], differentiated: tuple[bool, ...]) -> tuple[Any, list[Any]]:
-    """The value of `f(*args)` and its gradients, nested, uncompiled."""
+    Statistics that layers write are kept if the value is finite; with a guard, the gradients too.
+    """
     variables = Variables(args, differentiated)
     has_ints = any(isinstance(x, int) for x in variables.numbers.values())
     try:
-        return _differentiate(f, args, variables, ints=True)
+        return _differentiate(f, args, variables, ints=True, guard=guard)
     except TypeError:
         if not has_ints:
             raise
-    return _differentiate(f, args, variables, ints=False)  # an int is needed as an integer
+    return _differentiate(f, args, variables, ints=False, guard=guard)  # an int is needed as an integer
 
 
-def _differentiate(f: Any, args: tuple[Any, ...], variables: Variables, *, ints: bool) -> tuple[Any, list[Any]]:
+def _differentiate(
+    f: Any, args: tuple[Any, ...], variables: Variables, *, ints: bool, guard: Guard | None
+) -> tuple[Any, list[Any]]:
     leaves = variables.leaves(ints)
     kept: dict[str, Any] = {}
 
     def of_leaves(leaves: list[Any]) -> Any:
         copies = kept["copies"] = variables.copies(leaves, ints)
-        with objective(True):
-            out = kept["out"] = f(*(copies.make(a, i) for i, a in enumerate(args)))
+        made = [copies.make(a, i) for i, a in enumerate(args)]
+        with objective(True, copies.of(guard.frozen if guard else frozenset())):
+            out = kept["out"] = f(*made)
         loss = loss_array(out)
         check_loss(loss, _where(f))
         return loss
 
-    with _values_shown():
+    with values_shown():
         loss, pull = jax.vjp(of_leaves, leaves)
     one = jnp.ones((), loss.dtype)
     closed = jax.make_jaxpr(lambda ct: pull(ct)[0])(one)
     paths = reaches(closed.jaxpr)
     grads = [g if there else None for g, there in zip(pull(one)[0], paths, strict=True)]
     grads = [jnp.conj(g) if g is not None and jnp.iscomplexobj(g) else g for g in grads]
-    good = True if tracing() else bool(jnp.isfinite(concrete(loss)))
-    kept["copies"].write_back(good)
+    kept["copies"].write_back(all_finite([loss] if guard is None else [loss, *grads]))
     settle_reached(f)
     return _settled(kept["out"], {}), variables.nested(args, grads, ints)
 
 
-class _values_shown:
+def all_finite(values: list[Any]) -> bool:
+    """Whether every number is finite; inside another transformation nobody can say, so yes."""
+    found = [concrete(v) for v in values if v is not None]
+    return tracing() or all(bool(jnp.isfinite(v).all()) for v in found)
+
+
+class values_shown:
     """A context in which eager tracers answer with their values; NumPy conversion is explained."""
 
     def __enter__(self) -> None:

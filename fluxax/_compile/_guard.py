@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from fluxax import _tree
-from fluxax._compile._capture import _function_in
+from fluxax._compile import _boxes as boxes
+from fluxax._compile._capture import function_in
 from fluxax._compile._spec import Arr, Box, Const, Num, Opaque, Spec, Tied
 from fluxax._jax import ArrayImpl
 from fluxax._module import static_key
@@ -43,7 +44,7 @@ _SPACE = {
     "same": _same,
     "same_array": _same_array,
     "is_empty": _is_empty,
-    "function_in": _function_in,
+    "function_in": function_in,
     "structure": lambda v: jax.tree.structure(v, is_leaf=lambda u: u is not v),
     "children": lambda v: [x for _, x in _tree.PYTREE.parts(v)],
 }
@@ -52,7 +53,8 @@ _SPACE = {
 class Emitter:
     """Writes the source of one guard."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: bool = False) -> None:
+        self.places: list[tuple[int, str, Any]] | None = [] if places else None
         self.lines: list[str] = []
         self.space: dict[str, Any] = dict(_SPACE)
         self.arrays: list[str] = []
@@ -125,16 +127,29 @@ class Emitter:
                 self.emit(part, self.constant(key[1]))
             else:
                 self.emit(part, read.replace("{v}", v))
+            if self.places is not None and isinstance(part, (Arr, Tied)):
+                self.places.append((part.index, _OWNERS.get(box.how, "").replace("{v}", v), key))
 
-    def compile(self, written: list[tuple[Box, str, Any]]) -> Callable[..., Any]:
-        """The guard: `(f, args) -> (inputs, owners) or None`; owners hold what the program writes."""
+    def compile(
+        self, written: list[tuple[Box, str, Any]], parameters: list[int] | None
+    ) -> Callable[..., Any]:
+        """The guard: `(f, args) -> (inputs, owners) or None`; owners hold what the program writes.
+
+        With `parameters`: `(parameters, other inputs, owners, owners of the parameters)`.
+        """
         arrays = self.arrays
         if len(arrays) > 1:  # an array that has become two of them would be a new tie
             ids = ", ".join(a.removesuffix(".copy()") for a in arrays)
             self.lines.append(f"if len({{*map(id, ({ids}))}}) != {len(arrays)}: return None")
         numbers = [self.numbers[i] for i in sorted(self.numbers)]
         owners = ", ".join(f"{self.boxes[box.number]}.__dict__" for box, _, _ in written)
-        self.lines.append(f"return [{', '.join(arrays + numbers)}], [{owners}]")
+        if parameters is None:
+            self.lines.append(f"return [{', '.join(arrays + numbers)}], [{owners}]")
+        else:
+            chosen = ", ".join(arrays[i] for i in parameters)
+            others = ", ".join([a for i, a in enumerate(arrays) if i not in parameters] + numbers)
+            places = ", ".join(owner for i, owner, _ in self.places or () if i in parameters)
+            self.lines.append(f"return [{chosen}], [{others}], [{owners}], [{places}]")
         body = "\n        ".join(self.lines)
         source = (
             f"def guard(f, args):\n    try:\n        {body}\n"
@@ -144,13 +159,39 @@ class Emitter:
         return self.space["guard"]
 
 
+#: Where an assignment puts a part of each sort of box.
+_OWNERS = {boxes.OBJECT: "{v}.__dict__", boxes.LIST: "{v}", boxes.DICT: "{v}"}
+
+
+class Places(NamedTuple):
+    """Where the parameters stand: by place, which parameter and under which key."""
+
+    parameters: list[int]  # the inputs that are parameters
+    which: list[int]  # by place: position in `parameters`
+    keys: list[Any]  # by place
+    settable: bool  # false if some stand where nothing can be assigned, below a tuple
+
+
 def make_guard(
-    function: Spec, arguments: list[Spec], written: list[tuple[Box, str, Any]]
-) -> Callable[..., Any]:
-    """The guard for a function and its arguments."""
-    emitter = Emitter()
+    function: Spec,
+    arguments: list[Spec],
+    written: list[tuple[Box, str, Any]],
+    parameters: list[int] | None = None,
+) -> tuple[Callable[..., Any], Places | None]:
+    """The guard for a function and its arguments; with `parameters`, also where those stand."""
+    emitter = Emitter(places=parameters is not None)
     emitter.require(f"len(args) == {len(arguments)}")
+    places: list[tuple[int, str, Any]] = []
     for i, spec in enumerate(arguments):
         emitter.emit(spec, f"args[{i}]")
+        if i == 0 and parameters is not None:
+            places = [p for p in emitter.places or () if p[0] in parameters]
+            emitter.places = None
     emitter.emit(function, "f")
-    return emitter.compile(written)
+    if parameters is None:
+        return emitter.compile(written, None), None
+    emitter.places = places if all(owner for _, owner, _ in places) else []
+    settable = bool(emitter.places) or not places
+    which = [parameters.index(i) for i, _, _ in places]
+    found = Places(parameters, which, [key for _, _, key in places], settable)
+    return emitter.compile(written, parameters), found

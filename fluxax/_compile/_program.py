@@ -11,6 +11,7 @@ import threading
 import types
 import warnings
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from fluxax._compile import _explain, _reads
@@ -35,16 +36,23 @@ def clear_cache() -> None:
         _reads.clear()
 
 
+Frozen = Callable[[], frozenset[int]]  # ids of the Modules below frozen nodes, for a trace
+
+
+def no_modules() -> frozenset[int]:
+    """Nothing is frozen."""
+    return frozenset()
+
+
 class Found(NamedTuple):
-    """A program and its inputs; `owners` are the attribute dicts that its states belong to."""
+    """A program and what its guard gathered: see `Emitter.compile`."""
 
     program: Program
-    inputs: list[Any]
-    owners: list[dict[str, Any]]
+    got: Any
     site: Site
 
 
-def find(f: Any, args: tuple[Any, ...], purpose: Purpose, frozen: frozenset[int] = frozenset()) -> Found | None:
+def find(f: Any, args: tuple[Any, ...], purpose: Purpose, frozen: Frozen = no_modules) -> Found | None:
     """The program for a call, or `None` if it must run uncompiled."""
     if _explain.switches.eager:
         return None
@@ -57,7 +65,7 @@ def find(f: Any, args: tuple[Any, ...], purpose: Purpose, frozen: frozenset[int]
         if got is not None:
             if entry is not site.recent[0]:
                 site.remember(entry)
-            return Found(entry.program, got[0], got[1], site)
+            return Found(entry.program, got, site)
     return find_slowly(site, f, args, purpose, frozen)
 
 
@@ -90,7 +98,7 @@ def _new_site(code: Any, f: Any, purpose: Purpose) -> Site:
 
 
 def find_slowly(
-    site: Site, f: Any, args: tuple[Any, ...], purpose: Purpose, frozen: frozenset[int] = frozenset()
+    site: Site, f: Any, args: tuple[Any, ...], purpose: Purpose, frozen: Frozen = no_modules
 ) -> Found | None:
     """Walk, look up, and if need be trace."""
     if tracing():
@@ -126,7 +134,7 @@ def uncompiled(site: Site, reason: str) -> None:
         )
 
 
-def _attempt(site: Site, f: Any, args: tuple[Any, ...], purpose: Purpose, frozen: frozenset[int]) -> Found | None:
+def _attempt(site: Site, f: Any, args: tuple[Any, ...], purpose: Purpose, frozen: Frozen) -> Found | None:
     """One walk and one look-up or trace; `None` asks for another after something was learnt."""
     capture, arguments, function = _walk(site, f, args, purpose)
     key = (capture.key, trace_settings())
@@ -142,7 +150,7 @@ def _attempt(site: Site, f: Any, args: tuple[Any, ...], purpose: Purpose, frozen
     got = entry.guard(f, args)
     if got is None:  # an object that compares differently each time
         raise Sidestep("what it reads changes while it is looked at")
-    return Found(entry.program, got[0], got[1], site)
+    return Found(entry.program, got, site)
 
 
 def _walk(site: Site, f: Any, args: tuple[Any, ...], purpose: Purpose) -> tuple[Capture, list[Spec], Spec]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,7 +28,7 @@ class Trace:
     """One trace of a function on copies."""
 
     def __init__(
-        self, site: Site, capture: Capture, arguments: list[Spec], function: Spec, purpose: Purpose, frozen: frozenset[int]
+        self, site: Site, capture: Capture, arguments: list[Spec], function: Spec, purpose: Purpose, frozen: Callable[[], frozenset[int]]
     ):
         self.site, self.capture, self.purpose = site, capture, purpose
         self.arguments, self.function, self.frozen = arguments, function, frozen
@@ -55,7 +56,7 @@ class Trace:
                 self.site.numbers[label] = FIXED
             return None
         program = self._program(closed)
-        guard = make_guard(self.function, self.arguments, self.writes)
+        guard, program.places = make_guard(self.function, self.arguments, self.writes, program.parameters)
         record = self.site.record
         record.traced(_explain.difference(record.tokens, self.capture.key))
         record.tokens = self.capture.key
@@ -123,7 +124,7 @@ class Trace:
         args = rebuild.arguments(self.arguments)
         f = rebuild.function(self.function)
         tripwire.spaces = dict.fromkeys(rebuild.spaces())
-        with objective(self.purpose.training, rebuild.copies_of(self.frozen)), tripwire.armed():
+        with objective(self.purpose.training, rebuild.copies_of(self.frozen())), tripwire.armed():
             out = f(*args)
         tripwire.check()
         outs: list[Any] = []
@@ -157,7 +158,7 @@ class Trace:
         capture = self.capture
         program.n_arrays = len(capture.arrays)
         if self.purpose.name == "value":
-            program.call = jax.jit(Once(lambda *inputs: program.run(inputs)))
+            program.call = program.compile_run(Once)
             return program
         check_loss(closed.out_avals[0], self.site.record.where)
         leaves = [t and floating(a) for t, a in zip(capture.trainable, capture.arrays, strict=True)]
@@ -166,8 +167,10 @@ class Trace:
         depends = dependence(closed.jaxpr, wanted)
         program.used = [i for i, (leaf, d) in enumerate(zip(leaves, depends, strict=True)) if leaf and d]
         program.n_leaves = sum(leaves)
+        if self.purpose.name == "step":
+            program.parameters = [i for i, leaf in enumerate(leaves) if leaf and i < program.n_arrays]
         program.nests = [nest_of(spec, program.n_arrays) for spec in self.arguments]
-        program.trainable_paths = dict(enumerate(capture.labels))
+        program.labels = capture.labels
         return program
 
 

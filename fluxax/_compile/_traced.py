@@ -39,25 +39,31 @@ class Program:
         self.nests: list[Any] = []  # how the gradient of each argument is nested
         self.n_arrays = 0
         self.n_leaves = 0  # inputs that may have a gradient
-        self.trainable_paths: dict[int, str] = {}
+        self.labels: list[str] = []  # of the array inputs
+        self.parameters: list[int] | None = None  # for a training step: inputs that it may change
+        self.places: Any = None  # and where those stand
         self.call: Any = None
         self.extra: dict[Any, Any] = {}  # programs that later rooms build around this one
+
+    def compile_run(self, once: Any) -> Any:
+        """The program without a gradient, to be called with its inputs."""
+        return jax.jit(once(lambda *inputs: self.run(inputs)))
 
     def run(self, inputs: Any) -> list[Any]:
         """The outputs, then the written states; to be traced."""
         return eval_jaxpr(self.closed.jaxpr, self.closed.consts, *inputs)
 
-    def value_and_grads(self, inputs: Any) -> tuple[list[Any], list[Any]]:
-        """All outputs, and the gradient of the first by the inputs that it depends on; to be traced."""
+    def value_and_grads(self, inputs: Any, used: list[int]) -> tuple[list[Any], list[Any]]:
+        """All outputs, and the gradient of the first by the inputs `used`; to be traced."""
 
         def loss_of(variables: list[Any]) -> tuple[Any, list[Any]]:
             merged = list(inputs)
-            for position, v in zip(self.used, variables, strict=True):
+            for position, v in zip(used, variables, strict=True):
                 merged[position] = v
             outs = self.run(merged)
             return outs[0], outs
 
-        variables = [inputs[i] for i in self.used]
+        variables = [inputs[i] for i in used]
         (_, outs), grads = jax.value_and_grad(loss_of, has_aux=True)(variables)
         return outs, [jnp.conj(g) if jnp.iscomplexobj(g) else g for g in grads]
 

@@ -1,5 +1,6 @@
 """Layers: callable objects made of arrays. Batch first, features or channels last."""
 
+from fluxax.layers._attention import MultiHeadAttention
 from fluxax.layers._containers import (
     Chain,
     Maxout,
@@ -10,9 +11,23 @@ from fluxax.layers._containers import (
 )
 from fluxax.layers._conv import Conv
 from fluxax.layers._dense import Dense, Embedding, Scale
-from fluxax.layers._dropout import Dropout
+from fluxax.layers._dropout import AlphaDropout, Dropout
+from fluxax.layers._groups import GroupNorm, InstanceNorm
 from fluxax.layers._norm import BatchNorm, LayerNorm
 from fluxax.layers._pool import GlobalMaxPool, GlobalMeanPool, MaxPool, MeanPool, flatten
+from fluxax.layers._recurrent import (
+    GRU,
+    LSTM,
+    RNN,
+    GRUCell,
+    GRUv3,
+    GRUv3Cell,
+    LSTMCell,
+    RNNCell,
+)
+from fluxax.layers._resize import AdaptiveMaxPool, AdaptiveMeanPool, PixelShuffle
+from fluxax.layers._summary import outputsize, summary
+from fluxax.layers._transposed import ConvTranspose, CrossCor, DepthwiseConv
 
 __all__ = [
     "Chain",
@@ -20,17 +35,37 @@ __all__ = [
     "Scale",
     "Embedding",
     "Conv",
+    "ConvTranspose",
+    "DepthwiseConv",
+    "CrossCor",
     "MaxPool",
     "MeanPool",
+    "AdaptiveMaxPool",
+    "AdaptiveMeanPool",
     "GlobalMaxPool",
     "GlobalMeanPool",
+    "PixelShuffle",
     "flatten",
     "BatchNorm",
     "LayerNorm",
+    "InstanceNorm",
+    "GroupNorm",
     "Dropout",
+    "AlphaDropout",
+    "RNN",
+    "LSTM",
+    "GRU",
+    "GRUv3",
+    "RNNCell",
+    "LSTMCell",
+    "GRUCell",
+    "GRUv3Cell",
+    "MultiHeadAttention",
     "SkipConnection",
     "Parallel",
     "PairwiseFusion",
     "Maxout",
     "activations",
+    "outputsize",
+    "summary",
 ]

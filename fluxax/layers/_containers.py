@@ -254,7 +254,8 @@ class Maxout(Module):
     def __init__(self, *layers: Any):
         if len(layers) == 2 and isinstance(layers[1], int):
             make: Any = layers[0]
-            layers = tuple(make() for _ in range(whole("Maxout", "the number of layers", layers[1])))
+            n = whole("Maxout", "the number of layers", layers[1])
+            layers = tuple(make() for _ in range(n))
         if not layers:
             raise ValueError("Maxout expects at least one layer, got none.")
         self.layers = named_layers("Maxout", layers, {})

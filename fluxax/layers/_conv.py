@@ -129,18 +129,25 @@ def options(layer: Any) -> list[tuple[str, Any]]:
     """How a kernel or window moves, for printing: what is not the default, as short as possible."""
     shown = []
     for what, default in (("stride", 1), ("pad", 0), ("dilation", 1), ("groups", 1)):
-        value = collapsed(getattr(layer, what, default))
+        value = getattr(layer, what, default)
+        value = short_pad(value) if what == "pad" else collapsed(value)
         if value != default:
             shown.append((what, value))
     return [*shown, ("flipkernel", True)] if getattr(layer, "flipkernel", False) else shown
 
 
 def collapsed(value: Any) -> Any:
-    """A tuple of equal values as one of them, at every depth: `((1, 1), (1, 1))` as 1."""
-    if not isinstance(value, tuple):
-        return value
-    value = tuple(map(collapsed, value))
-    return value[0] if len(set(value)) == 1 else value
+    """A tuple of equal values as one of them."""
+    return value[0] if isinstance(value, tuple) and len(set(value)) == 1 else value
+
+
+def short_pad(pad: Any) -> Any:
+    """Padding as one would write it: a number, one per axis, or two per axis."""
+    if not isinstance(pad, tuple):
+        return pad
+    if all(low == high for low, high in pad):
+        return collapsed(tuple(low for low, _ in pad))
+    return tuple(n for pair in pad for n in pair)
 
 
 def check_groups(who: str, n_in: int, n_out: int, groups: int) -> None:

@@ -179,9 +179,7 @@ class Embedding(Module):
     Takes one-hot input too: boolean, with the last axis of length `in`.
     """
 
-    def __init__(
-        self, in_: int, out: int, *, init: Callable[..., Any] = randn32, rng: Any = None
-    ):
+    def __init__(self, in_: int, out: int, *, init: Callable[..., Any] = randn32, rng: Any = None):
         shape = (whole("Embedding", "in", in_), whole("Embedding", "out", out))
         self.weight = drawn("Embedding", init, shape, rng)
 
@@ -215,4 +213,3 @@ def as_index(layer: Any, x: Any, rows: int) -> jax.Array:
             wrong = low if low < 0 else high
             raise InputError(f"{layer!r} expects indices from 0 to {rows - 1}, got {wrong}")
     return index.astype(jnp.int32) if index.dtype.itemsize < 4 else index
-

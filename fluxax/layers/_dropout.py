@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import Any
 
 import jax
@@ -18,7 +17,7 @@ from fluxax.layers._shapes import InputError, as_input
 
 
 class Dropout(Module):
-    """In train mode, set each value to zero with probability `p`, scale the others by `1 / (1 - p)`.
+    """In train mode, zero each value with probability `p` and scale the others by `1 / (1 - p)`.
 
     Args:
         p: in [0, 1]. With 0 everything passes, with 1 nothing.
@@ -79,7 +78,7 @@ class Dropout(Module):
 
 def probability(who: str, p: Any) -> float:
     """`p` as a float in [0, 1]."""
-    if isinstance(p, bool) or not isinstance(p, Real):
+    if isinstance(p, bool) or not isinstance(p, (int, float, np.number)):
         raise TypeError(f"{who} expects p to be a number, got {short(p)}.")
     if not 0 <= p <= 1:
         raise ValueError(f"{who} expects p from 0 to 1, got {p}.")
@@ -128,3 +127,49 @@ def _mask_shape(layer: Dropout, x: jax.Array) -> tuple[int, ...]:
         raise InputError(f"{layer!r} expects input with an axis {wrong[0]}, got {short(x)}")
     chosen = {axis % x.ndim for axis in layer.dims}
     return tuple(n if axis in chosen else 1 for axis, n in enumerate(x.shape))
+
+
+class AlphaDropout(Module):
+    """Dropout that keeps mean and variance of what `selu` gives.
+
+        y = a x + b  where kept,  y = a α + b  where dropped
+
+    with `α = -1.7581`, `a = 1 / √((1 - p)(1 + p α²))`, `b = -a α p`; in train mode only.
+
+    Args:
+        p: the chance to be dropped, in [0, 1]; with 1 the output is zero.
+        rng: an int, a NumPy generator or a JAX key for the random stream, as in Dropout.
+        active: as in Dropout.
+
+    Raises:
+        ValueError: for `p` out of range, integer input.
+        TypeError: where an argument is of the wrong kind.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> fx.AlphaDropout(0.5)(jnp.ones(3)).tolist()
+        [1.0, 1.0, 1.0]
+
+    Reference: Klambauer et al. 2017, arXiv:1706.02515, section "New dropout technique".
+    """
+
+    _unlisted = ("stream",)
+
+    def __init__(self, p: float, *, rng: Any = None, active: bool | None = None):
+        self.p = probability("AlphaDropout", p)
+        self.active = mode("AlphaDropout", active)
+        self.stream = new_stream(rng)
+
+    def __call__(self, x: Any) -> jax.Array:
+        x = as_input(self, x)
+        if not is_training(self) or self.p == 0:
+            return x
+        if self.p == 1:
+            return jnp.where(keep(self, x.shape), x, 0)
+        alpha = -1.7580993408473766
+        a = 1 / math.sqrt((1 - self.p) * (1 + self.p * alpha**2))
+        return jnp.where(keep(self, x.shape), x, alpha) * a - a * alpha * self.p
+
+    def _arguments(self) -> list[tuple[str, Any]]:
+        shown: list[tuple[str, Any]] = [("", self.p)]
+        return shown if self.active is None else [*shown, ("active", self.active)]

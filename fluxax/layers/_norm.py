@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Real
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from fluxax._activations import identity
@@ -98,7 +98,7 @@ class BatchNorm(Module):
 
 def number(who: str, what: str, value: Any, most: float = float("inf")) -> float:
     """A number from zero to `most`."""
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
         raise TypeError(f"{who} expects {what} to be a number, got {short(value)}.")
     if not 0 <= value <= most:
         bound = "at least 0" if most == float("inf") else f"from 0 to {most}"
@@ -160,7 +160,8 @@ def normalised(layer: Any, x: jax.Array, mean: Any, var: Any) -> jax.Array:
 def norm_arguments(layer: Any, **defaults: bool) -> list[tuple[str, Any]]:
     """The arguments that normalisation layers end with, left out where they are the default."""
     shown = [] if layer.activation is identity else [("", layer.activation)]
-    now = {"affine": layer.scale is not None, "track_stats": getattr(layer, "mean", None) is not None}
+    tracks = getattr(layer, "mean", None) is not None
+    now = {"affine": layer.scale is not None, "track_stats": tracks}
     shown += [(name, now[name]) for name, default in defaults.items() if now[name] != default]
     if layer.eps != 1e-5:
         shown.append(("eps", layer.eps))

@@ -15,8 +15,8 @@ from jax import lax
 from fluxax._errors import short
 from fluxax._module import Module
 from fluxax.layers._containers import first_max
-from fluxax.layers._conv import check_image, check_reach, collapsed
-from fluxax.layers._shapes import InputError, Pads, as_array, as_input, pads, per_axis, window
+from fluxax.layers._conv import check_image, check_reach, collapsed, short_pad
+from fluxax.layers._shapes import InputError, as_array, as_input, pads, per_axis, window
 
 #: Up to this size of window a fold over its places is used. XLA's own windows have a slow
 #: derivative on the CPU: 10 ms for (64, 28, 28, 16), where the fold takes 0.6 ms.
@@ -43,6 +43,8 @@ class MaxPool(Module):
         >>> fx.MaxPool((2, 2))(jnp.ones((1, 28, 29, 3))).shape
         (1, 14, 14, 3)
     """
+
+    window: tuple[int, ...]
 
     def __init__(self, window: tuple[int, ...], *, stride: Any = None, pad: Any = 0):
         set_window(self, "MaxPool", window, stride, pad)
@@ -74,6 +76,8 @@ class MeanPool(Module):
         [1.5, 5.5]
     """
 
+    window: tuple[int, ...]
+
     def __init__(self, window: tuple[int, ...], *, stride: Any = None, pad: Any = 0):
         set_window(self, "MeanPool", window, stride, pad)
 
@@ -89,7 +93,7 @@ def lowest(dtype: Any) -> Any:
     """What is never larger than another value of a type."""
     if jnp.issubdtype(dtype, jnp.integer):
         return jnp.iinfo(dtype).min
-    return False if dtype == bool else -np.inf
+    return False if jnp.issubdtype(dtype, jnp.bool_) else -np.inf
 
 
 def set_window(layer: Any, who: str, sizes: Any, stride: Any, pad: Any) -> None:
@@ -104,7 +108,7 @@ def window_arguments(layer: Any) -> list[tuple[str, Any]]:
     shown: list[tuple[str, Any]] = [("", layer.window)]
     if layer.stride != layer.window:
         shown.append(("stride", collapsed(layer.stride)))
-    return [*shown, ("pad", collapsed(layer.pad))] if np.any(layer.pad) else shown
+    return [*shown, ("pad", short_pad(layer.pad))] if np.any(layer.pad) else shown
 
 
 def pool_input(layer: Any, x: Any) -> jax.Array:
@@ -137,9 +141,7 @@ def _folded(x: Any, axis: int, size: int, stride: int, pad: Any, start: Any, fol
         widths = [(*pad, 0) if a == axis else (0, 0, 0) for a in range(x.ndim)]
         x = lax.pad(x, jnp.asarray(start, x.dtype), widths)
     out = (x.shape[axis] - size) // stride + 1
-    places = (
-        lax.slice_in_dim(x, k, k + (out - 1) * stride + 1, stride, axis) for k in range(size)
-    )
+    places = (lax.slice_in_dim(x, k, k + (out - 1) * stride + 1, stride, axis) for k in range(size))
     return functools.reduce(fold, places)
 
 

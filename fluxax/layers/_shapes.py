@@ -70,13 +70,13 @@ def window(who: str, what: str, value: Any) -> tuple[int, ...]:
     return tuple(whole(who, what, n) for n in value)
 
 
-def per_axis(who: str, what: str, value: Any, n: int) -> tuple[int, ...]:
-    """A positive int for each of `n` axes; one number stands for all."""
+def per_axis(who: str, what: str, value: Any, n: int, least: int = 1) -> tuple[int, ...]:
+    """An int of at least `least` for each of `n` axes; one number stands for all."""
     if not isinstance(value, (tuple, list)):
-        return (whole(who, what, value),) * n
+        return (whole(who, what, value, least),) * n
     if len(value) != n:
         raise ValueError(f"{who} expects {what} as a number or {n} numbers, got {short(value)}.")
-    return tuple(whole(who, what, v) for v in value)
+    return tuple(whole(who, what, v, least) for v in value)
 
 
 def pads(who: str, value: Any, kernel: tuple[int, ...], dilation: tuple[int, ...]) -> Pads:
@@ -139,8 +139,8 @@ def one_rng(rng: Any) -> np.random.Generator | None:
 
 
 def floating(array: Any) -> jax.Array:
-    """Weights as a JAX array: the same object if it is one already, float32 if they are integers."""
-    exact = not jax.dtypes.issubdtype(array.dtype, np.inexact)
+    """Weights as a JAX array: the same object if it is one, float32 if they are integers."""
+    exact = not jnp.issubdtype(array.dtype, jnp.inexact)
     if isinstance(array, jax.Array) and not exact:
         return array
     # A copy, since `device_put` may look at NumPy's memory; `jnp.asarray` would compile.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -65,7 +66,7 @@ def on_host(f: Callable[[Any], Any], value: Any) -> Any:
     """A function of a hyperparameter: of a `Hyper` computed on the host in float64."""
     if isinstance(value, Hyper):
         return value.map(f)
-    return float(f(np.float64(value))) if isinstance(value, (int, float)) else f(value)
+    return float(f(value)) if isinstance(value, (int, float)) else f(value)
 
 
 def module_of(value: Any) -> Any:
@@ -74,8 +75,8 @@ def module_of(value: Any) -> Any:
 
 
 def _log(x: Any) -> Any:
-    xp = module_of(x)
-    return xp.log(xp.maximum(x, 1e-37))  # exp of it is 0 too, and 0 · -inf is not met
+    tiny = 1e-37  # in place of 0: its powers are 0 to every precision, and 0 · -inf is not met
+    return jnp.log(jnp.maximum(x, tiny)) if module_of(x) is jnp else math.log(max(x, tiny))
 
 
 def borne(epsilon: Any, like: Any) -> Any:

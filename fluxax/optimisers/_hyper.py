@@ -34,8 +34,8 @@ class Hyper:
         return value.astype(real_dtype(like)) if jnp.issubdtype(like.dtype, np.inexact) else value
 
     def map(self, f: Callable[[Any], Any]) -> Hyper:
-        """A function of the number (a NumPy float64), computed on the host."""
-        return self.pack.hyper(f"{self.pack.known(f)}(float64({self.name}))")
+        """A function of the number, computed on the host."""
+        return self.pack.hyper(f"{self.pack.known(f)}({self.name})")
 
     def _with(self, other: Any, op: str, *, swap: bool) -> Any:
         if isinstance(other, (Hyper, int, float)):
@@ -91,7 +91,6 @@ class Pack:
         self._slots: dict[str, int] = {}  # variable → element of the vector
         self._names: dict[Any, str] = {}  # constant or function → its global name
         self._globals: dict[str, Any] = {op: getattr(operator, op) for op in (*_OPERATORS, "neg")}
-        self._globals["float64"] = np.float64
         self._compute: Callable[[Any], tuple[float, ...]] | None = None
 
     def hyper(self, expression: str) -> Hyper:

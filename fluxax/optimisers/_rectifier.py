@@ -33,7 +33,7 @@ def _half_log(beta: Any) -> Any:
 def _w(y: Any) -> Any:
     """1 - coth(y) + 1/y for y > 0, by its series where the terms would cancel."""
     xp = module_of(y)
-    near = 0.5 if y.dtype == np.float32 else 0.1
+    near = 0.5 if getattr(y, "dtype", None) == np.float32 else 0.1
     far = xp.maximum(y, near)
     z = y * y
     series = y * (1 / 3 - z * (1 / 45 - z * (2 / 945 - z * (1 / 4725 - z * (2 / 93555)))))

@@ -27,17 +27,23 @@ _ticks = itertools.count(1)
 
 
 class _Version:
-    """Counts changes of any rule or leaf, so that a step can see at once that there was none."""
+    """Counts changes of any rule or leaf, so that a step can see at once that there was none.
+
+    `now` moves with every change, `structure` only with one that asks for another program.
+    """
 
     now: int = 0
+    structure: int = 0
 
 
 version = _Version()
 
 
-def changed() -> None:
+def changed(*, structure: bool = True) -> None:
     """Note that a rule or a leaf's settings changed somewhere."""
     version.now = next(_ticks)
+    if structure:
+        version.structure = version.now
 
 
 #: Ranges for `limits`: a decay lies in [0, 1), so its top is the largest float below 1.
@@ -102,8 +108,9 @@ class Rule:
                 f"{type(self).__name__} expects `apply` to leave the rule alone, got a write to "
                 f"`{name}`. Keep what changes from step to step in the state."
             )
-        object.__setattr__(self, name, self.checked(name, value))
-        changed()
+        new, old = self.checked(name, value), self.__dict__.get(name)
+        object.__setattr__(self, name, new)
+        changed(structure=name in self.static or not _numbers_both(old, new))
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
@@ -112,6 +119,13 @@ class Rule:
 
     def __repr__(self) -> str:
         return show(self)
+
+
+def _numbers_both(old: Any, new: Any) -> bool:
+    """Whether a change is from number to number, or from numbers to as many numbers."""
+    if isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new):
+        return all(map(_numbers_both, old, new))
+    return _is_number(old) and _is_number(new)
 
 
 def _flag(rule: Rule, name: str, value: Any) -> bool:
@@ -126,9 +140,7 @@ def _number(rule: Rule, name: str, value: Any, within: str = "") -> float:
     """A number within the field's limits; `within` says what it is a member of."""
     who, low_high = type(rule).__name__, rule.limits[name]
     plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-    kind = getattr(value, "dtype", bool)
-    real = jnp.issubdtype(kind, np.floating) or jnp.issubdtype(kind, np.integer)
-    if not plain and not (real and getattr(value, "shape", None) == ()):
+    if not plain and not _real_scalar(value):
         wanted = within or "a number or a schedule"
         raise TypeError(f"{who} expects `{name}` to be {wanted}, got {short(value)}.")
     number = float(value)
@@ -136,6 +148,12 @@ def _number(rule: Rule, name: str, value: Any, within: str = "") -> float:
         each = "each of " if within else ""
         raise ValueError(f"{who} expects {each}`{name}` {_range(*low_high)}, got {number:.6g}.")
     return number
+
+
+def _real_scalar(value: Any) -> bool:
+    kind = getattr(value, "dtype", bool)
+    real = jnp.issubdtype(kind, np.floating) or jnp.issubdtype(kind, np.integer)
+    return real and getattr(value, "shape", None) == ()
 
 
 def _numbers(rule: Rule, name: str, value: Any, length: int) -> tuple[Any, ...]:

@@ -30,6 +30,11 @@ def digits(array: Any) -> dict[str, Any]:
     return {"shape": list(array.shape), "values": values}
 
 
+def gradient(w: Tensor) -> Tensor:
+    assert w.grad is not None
+    return w.grad
+
+
 def last(x: Tensor) -> Tensor:
     """PyTorch's `(N, C, …)` with the channels last."""
     return x.movedim(1, -1)
@@ -64,7 +69,6 @@ def case(
     y_ours = (out or layout)(y)
     c = torch.randn_like(y_ours).to(torch.float32).to(torch.float64)
     (y_ours * c).sum().backward()
-    assert x.grad is not None
     CASES.append(
         {
             "layer": text,
@@ -73,8 +77,8 @@ def case(
             "x": digits(layout(x.detach())),
             "c": digits(c),
             "y": digits(y_ours.detach()),
-            "dx": digits(layout(x.grad)),
-            "dweights": {k: digits(f(w.grad)) for k, (w, f) in weights.items() if w.grad is not None},
+            "dx": digits(layout(gradient(x))),
+            "dweights": {k: digits(f(gradient(w))) for k, (w, f) in weights.items()},
             "state": {k: digits(v.detach()) for k, v in state().items()},
         }
     )
@@ -143,8 +147,115 @@ def norms() -> None:
     case("LayerNorm(3, 4)", layer, torch.randn(2, 3, 4), weights, same)
 
 
+def transposed() -> None:
+    rows: list[tuple[str, Any, tuple[int, ...]]] = [
+        ("ConvTranspose((3, 2), 2, 3)", nn.ConvTranspose2d(2, 3, (3, 2)), (2, 2, 4, 3)),
+        (
+            "ConvTranspose((3, 3), 4, 6, stride=(2, 3), pad=1, outpad=1, dilation=2, groups=2)",
+            nn.ConvTranspose2d(4, 6, 3, (2, 3), 1, 1, groups=2, dilation=2),
+            (2, 4, 4, 3),
+        ),
+        ("ConvTranspose((4,), 2, 3, stride=2)", nn.ConvTranspose1d(2, 3, 4, 2), (2, 2, 5)),
+        ("DepthwiseConv((3, 3), 2, 4)", nn.Conv2d(2, 4, 3, groups=2), (2, 2, 5, 4)),
+        ("CrossCor((3, 3), 2, 4)", nn.Conv2d(2, 4, 3), (2, 2, 5, 4)),
+    ]
+    for text, layer, shape in rows:
+        turn = into_kernel if "Transpose" in text else kernel
+        weights = {"weight": (layer.weight, turn), "bias": (layer.bias, same)}
+        case(text, layer, torch.randn(*shape), weights)
+
+
+def into_kernel(w: Tensor) -> Tensor:
+    """PyTorch's `(in, out, …)` as `(…, in, out)`."""
+    return w.movedim((0, 1), (-2, -1))
+
+
+def resized() -> None:
+    case("AdaptiveMaxPool((2, 3))", nn.AdaptiveMaxPool2d((2, 3)), torch.randn(2, 2, 4, 9), {})
+    case("AdaptiveMeanPool((2, 3))", nn.AdaptiveAvgPool2d((2, 3)), torch.randn(2, 2, 4, 9), {})
+    case("PixelShuffle(2)", nn.PixelShuffle(2), torch.randn(2, 12, 3, 2), {})
+
+
+def groups() -> None:
+    layer = nn.GroupNorm(2, 6)
+    nn.init.normal_(layer.weight)
+    nn.init.normal_(layer.bias)
+    weights = {"scale": (layer.weight, same), "bias": (layer.bias, same)}
+    case("GroupNorm(6, 2)", layer, 1 + 2 * torch.randn(2, 6, 3, 2), weights)
+    case("InstanceNorm(3)", nn.InstanceNorm2d(3), 1 + 2 * torch.randn(2, 3, 3, 2), {})
+    for mode in ("train", "test"):
+        layer = nn.InstanceNorm1d(3, affine=True, track_running_stats=True)
+        nn.init.normal_(layer.weight)
+        nn.init.normal_(layer.bias)
+        layer.train(mode == "train")
+        weights = {"scale": (layer.weight, same), "bias": (layer.bias, same)}
+        stats = lambda layer=layer: {"mean": layer.running_mean, "var": layer.running_var}
+        text = "InstanceNorm(3, affine=True, track_stats=True)"
+        x = 1 + 2 * torch.randn(2, 3, 5)
+        case(text, layer, x, weights, mode=mode, state=stats)
+
+
+def recurrent() -> None:
+    rows: list[tuple[str, Any]] = [
+        ("RNN(3, 4)", nn.RNN(3, 4, batch_first=True)),
+        ("LSTM(3, 4)", nn.LSTM(3, 4, batch_first=True)),
+        ("GRU(3, 4)", nn.GRU(3, 4, batch_first=True)),
+    ]
+    for text, layer in rows:
+        layer.bias_hh_l0.data.zero_()  # PyTorch has a second offset
+        turn = lambda w: w.T
+        weights = {
+            "cell.Wi": (layer.weight_ih_l0, turn),
+            "cell.Wh": (layer.weight_hh_l0, turn),
+            "cell.bias": (layer.bias_ih_l0, same),
+        }
+        case(text, lambda x, layer=layer: layer(x)[0], torch.randn(2, 5, 3), weights, same)
+
+
+def attention() -> None:
+    for causal in (False, True):
+        layer = nn.MultiheadAttention(4, 2, batch_first=True)
+        parts = [nn.Linear(4, 4) for _ in range(3)]
+        weights = {}
+        for name, part in zip(("q_proj", "k_proj", "v_proj"), parts, strict=True):
+            weights[f"{name}.weight"] = (part.weight, lambda w: w.T)
+            weights[f"{name}.bias"] = (part.bias, same)
+        parts[1].bias.data.zero_()  # as in ours; its derivative is zero but for rounding
+        del weights["k_proj.bias"]
+        weights["out_proj.weight"] = (layer.out_proj.weight, lambda w: w.T)
+        weights["out_proj.bias"] = (layer.out_proj.bias, same)
+        later = torch.ones(5, 5).triu(1).bool() if causal else None
+
+        def forward(
+            x: Tensor, layer: Any = layer, parts: Any = parts, later: Any = later
+        ) -> Tensor:
+            return nn.functional.multi_head_attention_forward(
+                *(x.transpose(0, 1),) * 3,
+                4,
+                2,
+                torch.empty(0),
+                torch.cat([part.bias for part in parts]),
+                None,
+                None,
+                False,
+                0.0,
+                layer.out_proj.weight,
+                layer.out_proj.bias,
+                attn_mask=later,
+                need_weights=False,
+                use_separate_proj_weight=True,
+                q_proj_weight=parts[0].weight,
+                k_proj_weight=parts[1].weight,
+                v_proj_weight=parts[2].weight,
+            )[0].transpose(0, 1)
+
+        made = "MultiHeadAttention(4, nheads=2, bias=True)"
+        case(made, forward, torch.randn(2, 5, 4), weights, same, mode="causal" if causal else "")
+
+
 def write() -> None:
-    for make in (dense, convolutions, pools, norms):
+    makers = (dense, convolutions, pools, norms, transposed, resized, groups, recurrent, attention)
+    for make in makers:
         make()
     versions = {"torch": torch.__version__, "numpy": np.__version__}
     path = Path(__file__).with_name("layers.json")

@@ -1,0 +1,288 @@
+"""One training step as one program: loss, gradient, rules, and the guard against bad numbers."""
+
+from __future__ import annotations
+
+from operator import setitem
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fluxax import _tree
+from fluxax._compile import _eager
+from fluxax._compile._objective import first_of
+from fluxax._compile._program import Found, find, find_slowly
+from fluxax._compile._site import Purpose
+from fluxax._compile._traced import Once, Program, ShapeMiss
+from fluxax._module import Module
+from fluxax._parameters import put
+from fluxax.optimisers import _apply
+from fluxax.optimisers._gather import Gather, make_gather
+from fluxax.optimisers._match import match_model
+from fluxax.optimisers._rule import version
+from fluxax.optimisers._state import Leaf, Store
+from fluxax.optimisers._update import Group, ready, update, whole
+
+
+class Fused:
+    """A compiled training step: an objective's program with the rules of some leaves behind it.
+
+    Takes parameters, other inputs, state arrays, step counts, hyperparameters and whether the run
+    is still good; gives the outputs, new parameters, state arrays and counts, states that layers
+    wrote, and whether it still is. If anything is not finite all of them come out as they went in,
+    except random streams, which advance unless the run had ended before.
+    """
+
+    def __init__(self, program: Program, leaves: list[Leaf], labels: list[str]):
+        index = {label: i for i, label in enumerate(program.labels)}
+        at = [index[label] for label in labels]
+        stepped = [k for k, i in enumerate(at) if i in program.used and not leaves[k].frozen]
+        self.program = program
+        self.moving = [at[k] for k in stepped]  # inputs that the step changes
+        self.rules = [leaves[k].rule for k in stepped]
+        self.chosen = stepped  # which leaves of the group
+        self.templates = [(leaves[k].rule, leaves[k].structure, leaves[k].slots) for k in stepped]
+        self.numbers = _apply.Numbers(_apply.size_for(self.rules))
+        parameters = program.parameters or []
+        self.position = [parameters.index(i) for i in self.moving]
+        places = program.places
+        self.keys, self.which, self.owner_at = [], [], []
+        for place, (which, key) in enumerate(zip(places.which, places.keys, strict=True)):
+            if which in self.position:
+                self.keys.append(key)
+                self.which.append(self.position.index(which))
+                self.owner_at.append(place)
+        self.all_places = self.owner_at == list(range(len(places.which)))
+        self.written = [w.name for w in program.writes]
+        self.rearm()
+
+    def rearm(self) -> None:
+        """Compile again at the next call."""
+        self.call = jax.jit(Once(self._run), donate_argnums=(2, 3))
+        self.fresh = True
+
+    def _run(
+        self, parameters: Any, others: Any, arrays: Any, counts: Any, vector: Any, alive: Any
+    ) -> Any:
+        program = self.program
+        inputs = _merged(program, parameters, others)
+        outs, grads = program.value_and_grads(inputs, self.moving)
+        good = alive & _finite([outs[0], *grads])
+        xs = [inputs[i] for i in self.moving]
+        new_xs, new_arrays, new_counts = _apply.apply_rules(
+            self.templates, self.numbers, vector, arrays, counts, xs, grads
+        )
+        keep = lambda new, old: [n if n is o else jnp.where(good, n, o) for n, o in zip(new, old, strict=True)]
+        states = _held(program, inputs, outs, good, alive)
+        new_counts = new_counts if new_counts is counts else jnp.where(good, new_counts, counts)
+        return outs[: program.n_outputs], keep(new_xs, xs), keep(new_arrays, arrays), new_counts, states, good
+
+    def settle(self, *arguments: Any) -> None:
+        """Trace once without compiling, to learn which hyperparameters the program takes."""
+        arguments = (*arguments[:4], self.numbers.placeholder(), arguments[4])
+        jax.eval_shape(self._run, *arguments)
+
+
+def _merged(program: Program, parameters: Any, others: Any) -> list[Any]:
+    """All inputs of an objective in their order."""
+    chosen = dict(zip(program.parameters or (), parameters, strict=True))
+    rest = iter(others)
+    return [chosen[i] if i in chosen else next(rest) for i in range(len(chosen) + len(others))]
+
+
+def _finite(values: list[Any]) -> Any:
+    """Whether all numbers are finite: 0 · x is 0 just then, and zeros add up without overflow."""
+    total = sum(jnp.sum(jnp.abs(v * 0)).astype(jnp.float32) for v in values)
+    return jnp.asarray(total) == 0
+
+
+def _held(program: Program, inputs: list[Any], outs: list[Any], good: Any, alive: Any) -> list[Any]:
+    held = []
+    for new, write in zip(outs[program.n_outputs :], program.writes, strict=True):
+        floating = jnp.issubdtype(new.dtype, np.inexact)
+        old = None if write.input is None else inputs[write.input]
+        held.append(new if old is None else jnp.where(good if floating else alive, new, old))
+    return held
+
+
+class Plan(NamedTuple):
+    """A state tree that was checked against a model, and how to run its steps."""
+
+    tree: Gather | None
+    group: Group
+    store: Store
+    labels: list[str]
+    purpose: tuple[Any, ...]  # what the frozen parts make of the objective
+    moving: list[Leaf]
+
+
+_recent: list[tuple[Any, Plan]] = []
+_RECENT = 8
+_true: list[Any] = []
+
+
+def always() -> Any:
+    """The flag of a run in which nothing went wrong."""
+    if not _true:
+        _true.append(jax.device_put(np.True_))
+    return _true[0]
+
+
+class Step(NamedTuple):
+    """What a step gave: its value, whether all was finite (a device array, or a bool)."""
+
+    value: Any
+    good: Any
+
+
+def step(who: str, loss: Any, model: Any, args: tuple[Any, ...], opt_state: Any, alive: Any) -> Step:
+    """One guarded training step."""
+    plan = _find_plan(who, opt_state, model)
+    differentiated = (True,) + (False,) * (len(args) - 1)
+    purpose = Purpose("step", differentiated, plan.purpose)
+    frozen = lambda: _frozen_modules(opt_state, model)
+    found = find(loss, args, purpose, frozen)
+    if found is None:
+        return _uncompiled(loss, model, args, opt_state, differentiated, alive)
+    while True:
+        try:
+            return _run(plan, found, model, alive)
+        except ShapeMiss:
+            again = find_slowly(found.site, loss, args, purpose, frozen)
+            if again is None:
+                return _uncompiled(loss, model, args, opt_state, differentiated, alive)
+            if again.program is found.program:
+                found.program.extra.clear()
+            found = again
+
+
+def _run(plan: Plan, found: Found, model: Any, alive: Any) -> Step:
+    program, (parameters, others, owners, places) = found.program, found.got
+    fused = program.extra.get(plan.group.key)
+    if fused is None:
+        fused = program.extra[plan.group.key] = Fused(program, plan.moving, plan.labels)
+    store = plan.store
+    store.owned()
+    if fused.numbers.pack is None:
+        fused.settle(parameters, others, store.arrays, store.counts, alive)
+    rules = plan.group.rules
+    vector = plan.group.vector(fused.numbers, [rules[k] for k in fused.chosen])
+    arguments = (parameters, others, store.arrays, store.counts, vector, alive)
+    if fused.fresh:
+        arguments = ready(fused, arguments, (2, 3))
+    if not fused.all_places:
+        places = [places[k] for k in fused.owner_at]
+    kept: list[Any] = []
+
+    def commit(new: Any) -> None:
+        outs, xs, store.arrays, store.counts, states, good = new
+        if program.places.settable:
+            any(map(setitem, places, fused.keys, [xs[k] for k in fused.which]))
+        else:
+            old = {id(parameters[p]): x for p, x in zip(fused.position, xs, strict=True)}
+            put(model, lambda _, a: old.get(id(a), a))
+        any(map(setitem, owners, fused.written, states))
+        kept[:] = [Step(program.value(outs), good)]
+
+    whole(fused.call, arguments, commit)
+    return kept[0]
+
+
+def _uncompiled(
+    loss: Any, model: Any, args: tuple[Any, ...], opt_state: Any, differentiated: tuple[bool, ...], alive: Any
+) -> Step:
+    """The same step for a loss that cannot be compiled."""
+    if not bool(alive):
+        return Step(float("nan"), False)
+    value, grads = _eager.value_and_gradients(loss, args, differentiated, _eager.Guard(_frozen_modules(opt_state, model)))
+    arrays = [first_of(value), *jax.tree.leaves(grads[0])]
+    good = _eager.all_finite(arrays)
+    if good:
+        update(opt_state, model, grads[0])
+    return Step(value, good)
+
+
+# --- plans --------------------------------------------------------------------------------
+
+
+def _find_plan(who: str, opt_state: Any, model: Any) -> Plan:
+    """The plan for a state tree; the tree is checked against the model when it is new."""
+    for made_for, plan in _recent:
+        if made_for is not type(model) or plan.tree is None:
+            continue
+        leaves = plan.tree.read(opt_state)
+        if leaves is None or leaves[0][0].store is not plan.store:
+            continue
+        if plan.group.structure == version.structure:
+            return plan
+        _recent[:] = [pair for pair in _recent if pair[1] is not plan]
+        break
+    return _make_plan(who, opt_state, model)
+
+
+def _make_plan(who: str, opt_state: Any, model: Any) -> Plan:
+    found = match_model(who, opt_state, model)
+    if not _changeable(model):
+        raise TypeError(
+            f"{who} expects a model that can be changed in place, got {type(model).__name__}. "
+            "Use fx.gradient and `opt_state, model = fx.update(opt_state, model, grads[0])`."
+        )
+    stores = {id(leaf.store): leaf.store for _, leaf, _ in found}
+    if len(stores) > 1:
+        _merge_stores([leaf for _, leaf, _ in found])
+    store = found[0][1].store if found else Store()
+    first: dict[int, tuple[_tree.Path, Leaf]] = {}
+    for path, leaf, _ in found:
+        first.setdefault(id(leaf), (path, leaf))
+    root = "model" if isinstance(model, Module) else "argument 0"
+    leaves = [leaf for _, leaf in first.values()]
+    labels = [_tree.path_string(path, root) for path, _ in first.values()]
+    group = Group(leaves, extra=tuple(labels))
+    tokens = {path: leaf.token for path, leaf, _ in found}
+    tree = make_gather(opt_state, tokens, lambda x, k: f"{x}.token is {k}") if tokens else None
+    plan = Plan(tree, group, store, labels, _frozen_paths(opt_state, model), leaves)
+    _recent.insert(0, (type(model), plan))
+    del _recent[_RECENT:]
+    return plan
+
+
+def _changeable(model: Any) -> bool:
+    kind = _tree.kind_of(model)
+    return kind is not None and kind.assign is not None
+
+
+def _merge_stores(leaves: list[Leaf]) -> None:
+    """Put leaves that several `setup` calls made into one store, so that one step serves all."""
+    store = Store()
+    counts: list[Any] = []
+    for leaf in {id(leaf): leaf for leaf in leaves}.values():
+        slots = []
+        for sort, i in leaf.slots:
+            if sort == "count":
+                counts.append(leaf.store.counts[i])
+                slots.append((sort, len(counts) - 1))
+            else:
+                store.arrays.append(leaf.store.arrays[i])
+                slots.append((sort, len(store.arrays) - 1))
+        leaf.slots, leaf.store = slots, store
+    store.counts = jnp.stack(counts) if counts else jax.device_put(np.zeros(0, np.int32))
+    store.shared = True
+
+
+def _frozen_nodes(tree: Any, model: Any, path: _tree.Path = ()) -> list[tuple[_tree.Path, Any]]:
+    """The Modules whose nodes in the state tree are frozen, with their paths."""
+    found = []
+    if isinstance(tree, _tree.Node) and tree.frozen_mark and isinstance(model, Module):
+        found.append((path, model))
+    for (_, below), (key, part) in zip(_tree.parts(tree), _tree.parts(model), strict=False):
+        found += _frozen_nodes(below, part, (*path, key))
+    return found
+
+
+def _frozen_paths(tree: Any, model: Any) -> tuple[Any, ...]:
+    return tuple(path for path, _ in _frozen_nodes(tree, model))
+
+
+def _frozen_modules(tree: Any, model: Any) -> frozenset[int]:
+    return frozenset(id(module) for _, module in _frozen_nodes(tree, model))

@@ -1,0 +1,211 @@
+"""train and trainstep: a pass over data, one fused step at a time."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from fluxax import _tree
+from fluxax._bar import Bar
+from fluxax._compile._objective import first_of
+from fluxax._errors import short
+from fluxax._step import Step, always, step
+from fluxax.optimisers._rule import is_rule
+from fluxax.optimisers._state import Leaf
+
+
+class NonFiniteLoss(FloatingPointError):
+    """A loss or a gradient was not finite; the model and its state are as before that item.
+
+    Attributes:
+        index: the position of the item in the data, from 0.
+        value: the loss there.
+        path: the first parameter or layer that went bad, where it is known.
+        phase: "forward" if the loss was not finite, "backward" if only a gradient was.
+        losses: the losses of the items before.
+    """
+
+    def __init__(self, index: int, value: float, losses: np.ndarray):
+        self.index, self.value, self.losses = index, value, losses
+        self.phase = "backward" if math.isfinite(value) else "forward"
+        self.path: str | None = None
+        what = f"the loss is {value}" if self.phase == "forward" else f"a gradient is not finite (the loss is {value})"
+        super().__init__(
+            f"Training stopped at item {index}: {what}. The model and its state are as they were before "
+            "that item. Lower the learning rate, clip the gradient, or look at that item."
+        )
+
+
+def trainstep(loss: Any, model: Any, batch: Any, opt_state: Any) -> Any:
+    """One training step as one compiled program: loss, gradient, update.
+
+    If the loss or any gradient is not finite, the step is held back: parameters, state, step
+    counts and layer statistics stay (random streams advance), and the value is returned.
+
+    Args:
+        loss: called as `loss(model, *batch)` for a plain tuple or list, else `loss(model, batch)`.
+        model: changed in place.
+        batch: arrays in any nesting.
+        opt_state: the state tree from `setup`, changed in place.
+
+    Returns:
+        What the loss returned, from before the update; `(loss, aux…)` too.
+
+    Raises:
+        ValueError: if the loss is no real scalar, or the state tree is another model's.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> model = fx.Dense(2, 1, init=fx.ones32)
+        >>> opt_state = fx.setup(fx.Descent(0.1), model)
+        >>> batch = (jnp.ones((4, 2)), jnp.zeros((4, 1)))
+        >>> float(fx.trainstep(lambda m, x, y: fx.mse(m(x), y), model, batch, opt_state))
+        4.0
+    """
+    _check("trainstep", loss, model, opt_state)
+    return step("trainstep", loss, model, (model, *_items(batch)), opt_state, always()).value
+
+
+def train(
+    loss: Any, model: Any, data: Any, opt_state: Any, *, progress: bool | None = None, **wrong: Any
+) -> np.ndarray:
+    """One pass over data: a training step for every item.
+
+    Args:
+        loss: called as `loss(model, *d)` for a plain tuple or list `d`, else `loss(model, d)`.
+        model: changed in place.
+        data: any iterable: a list of tuples, `zip`, a generator, a `DataLoader`.
+        opt_state: the state tree from `setup`, changed in place.
+        progress: whether to show a bar; by default when the pass takes longer than a second and
+            stderr is a terminal.
+
+    Returns:
+        The losses, one per item (the first element where the loss returns more).
+
+    Raises:
+        NonFiniteLoss: at the first item whose loss or gradient is not finite; model and state
+            are as before that item.
+        TypeError: for a rule instead of a state tree, or a callback.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> model = fx.Dense(2, 1, init=fx.ones32)
+        >>> opt_state = fx.setup(fx.Descent(0.1), model)
+        >>> data = [(jnp.ones((4, 2)), jnp.zeros((4, 1)))] * 3
+        >>> fx.train(lambda m, x, y: fx.mse(m(x), y), model, data, opt_state).round(3)
+        array([4.  , 0.64, 0.102], dtype=float32)
+    """
+    if wrong:
+        _refuse(wrong)
+    _check("train", loss, model, opt_state)
+    run = _Pass(loss, model, opt_state)
+    bar = Bar(data, progress)
+    try:
+        for item in bar.over(_iterate(data)):
+            run.take(item)
+    finally:
+        bar.close()
+    return run.losses()
+
+
+class _Pass:
+    """One pass: the losses stay on the device until somebody looks."""
+
+    _LOOK = 16  # how many steps may be on their way before their flag is looked at
+
+    def __init__(self, loss: Any, model: Any, opt_state: Any):
+        self.loss, self.model, self.opt_state = loss, model, opt_state
+        self.steps: list[Step] = []
+        self.alive: Any = always()
+
+    def take(self, item: Any) -> None:
+        """Train on one item."""
+        args = (self.model, *_items(item))
+        done = step("train", self.loss, self.model, args, self.opt_state, self.alive)
+        self.steps.append(Step(first_of(done.value), done.good))
+        self.alive = done.good if isinstance(done.good, jax.Array) else np.bool_(done.good)
+        if len(self.steps) % self._LOOK == 0 or isinstance(done.good, bool):
+            self._look(max(0, len(self.steps) - self._LOOK) if isinstance(done.good, jax.Array) else -1)
+
+    def _look(self, at: int) -> None:
+        if not bool(self.steps[at].good):
+            self._stop()
+
+    def _stop(self) -> None:
+        index = next(i for i, s in enumerate(self.steps) if not bool(s.good))
+        value = float(self.steps[index].value)
+        raise NonFiniteLoss(index, value, _numbers(self.steps[:index]))
+
+    def losses(self) -> np.ndarray:
+        """The losses of the whole pass; an error if one of the last steps went wrong."""
+        if not self.steps:
+            warnings.warn("train found no data: nothing was trained.", stacklevel=3)
+        elif not bool(self.steps[-1].good):
+            self._stop()
+        return _numbers(self.steps)
+
+
+def _numbers(steps: list[Step]) -> np.ndarray:
+    values = [np.asarray(s.value) for s in steps]
+    return np.array(values, values[0].dtype if values else np.float32)
+
+
+def _items(batch: Any) -> tuple[Any, ...]:
+    """What the loss gets beside the model; numbers of a NumPy array as arrays."""
+    items = tuple(batch) if type(batch) in (tuple, list) else (batch,)
+    return tuple([_item(x) for x in items])
+
+
+def _item(x: Any) -> Any:
+    if isinstance(x, np.generic):
+        return np.asarray(x)
+    if type(x).__module__ == "torch":
+        return x.detach().cpu().numpy()
+    return x
+
+
+def _iterate(data: Any) -> Iterator[Any]:
+    if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
+        raise TypeError(
+            f"train expects an iterable of batches, got {short(data)}. Write [(x, y)] for a single batch."
+        )
+    return iter(data)
+
+
+# --- bad input ----------------------------------------------------------------------------
+
+
+def _refuse(wrong: dict[str, Any]) -> None:
+    if "cb" in wrong:
+        raise TypeError(
+            "train expects no callback, got `cb`. Write the loop: for d in data: "
+            "val, grads = fx.withgradient(loss, model, *d); fx.update(opt_state, model, grads[0]); cb()."
+        )
+    raise TypeError(f"train expects loss, model, data, opt_state and progress, got `{next(iter(wrong))}`.")
+
+
+def _check(who: str, loss: Any, model: Any, opt_state: Any) -> None:
+    if type(opt_state) is _tree.Node:
+        if not callable(loss):
+            raise TypeError(f"{who} expects a loss function first, got {short(loss)}. {_order(who)}")
+        return
+    if is_rule(opt_state):
+        name = type(opt_state).__name__
+        raise TypeError(
+            f"{who} expects a state tree, got a rule. Write `opt_state = fx.setup(fx.{name}(...), model)` "
+            "once, before the loop, and pass opt_state."
+        )
+    if not callable(loss):
+        raise TypeError(f"{who} expects a loss function first, got {short(loss)}. {_order(who)}")
+    if isinstance(model, Leaf) or isinstance(model, _tree.Node) or opt_state is None:
+        raise TypeError(f"{who} expects a model and its state tree, got {short(model)} and {short(opt_state)}. {_order(who)}")
+
+
+def _order(who: str) -> str:
+    third = "data" if who == "train" else "batch"
+    return f"The order is {who}(loss, model, {third}, opt_state)."

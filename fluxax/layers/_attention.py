@@ -1,0 +1,179 @@
+"""Attention: MultiHeadAttention."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fluxax._activations import softmax
+from fluxax._errors import short
+from fluxax._module import Module
+from fluxax.init import glorot_uniform
+from fluxax.layers._dense import Dense
+from fluxax.layers._dropout import Dropout
+from fluxax.layers._shapes import InputError, as_input, one_rng, refuse, whole
+
+
+class MultiHeadAttention(Module):
+    """Scaled dot-product attention with several heads.
+
+        scores = softmax(q Wq (k Wk)ᵀ / √d + bias)          y = (scores (v Wv)) Wo
+
+    for each head, with `d` features of it; the heads' outputs stand side by side before `Wo`.
+
+    Args:
+        dims: the number of features everywhere; `(in, qkv, out)`; or, where they differ,
+            `((q, k, v), (qk, v), out)`. The inner ones are those of all heads together.
+        nheads: number of heads; it divides the inner numbers of features.
+        bias: whether the four projections have an offset.
+        init: initialiser of their weights.
+        dropout_prob: chance that a score is dropped while training.
+        rng: an int, a NumPy generator or a JAX key for `init` and the dropout.
+
+    Raises:
+        ValueError: where `nheads` does not divide, or inputs do not fit.
+        TypeError: where an argument is of the wrong kind.
+
+    Called as `mha(q)`, `mha(q, k)` (then the values are `k`) or `mha(q, k, v)` with arrays
+    `(N, T, features)`; `mask="causal"` lets no place see later ones, a boolean array `(Tq, Tk)`,
+    `(N, Tq, Tk)` or `(N, nheads, Tq, Tk)` is true for what may be seen. `bias` is added to the
+    scores before the softmax. Returns `y`, `(N, Tq, out)`, and with
+    `return_scores=True` the scores too, `(N, nheads, Tq, Tk)`. A row that sees nothing is NaN.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> mha = fx.MultiHeadAttention(64, nheads=8)
+        >>> y, scores = mha(jnp.ones((2, 10, 64)), mask="causal", return_scores=True)
+        >>> y.shape, scores.shape
+        ((2, 10, 64), (2, 8, 10, 10))
+
+    Reference: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.
+    """
+
+    def __init__(
+        self,
+        dims: Any,
+        *,
+        nheads: int = 8,
+        bias: bool = False,
+        init: Callable[..., Any] = glorot_uniform,
+        dropout_prob: float = 0.0,
+        rng: Any = None,
+    ):
+        (n_q, n_k, n_v), (qk, v), out = _dims(dims)
+        self.nheads = whole("MultiHeadAttention", "nheads", nheads)
+        for n in (qk, v):
+            if n % nheads:
+                raise ValueError(
+                    f"MultiHeadAttention expects nheads to divide {n}, got nheads={nheads}."
+                )
+        rng = one_rng(rng)
+        self.q_proj = Dense(n_q, qk, bias=bias, init=init, rng=rng)
+        self.k_proj = Dense(n_k, qk, bias=bias, init=init, rng=rng)
+        self.v_proj = Dense(n_v, v, bias=bias, init=init, rng=rng)
+        self.out_proj = Dense(v, out, bias=bias, init=init, rng=rng)
+        self.attn_drop = Dropout(dropout_prob, rng=rng)
+
+    def __call__(
+        self,
+        q: Any,
+        k: Any = None,
+        v: Any = None,
+        *,
+        bias: Any = None,
+        mask: Any = None,
+        return_scores: bool = False,
+    ) -> Any:
+        k = q if k is None else k
+        v = k if v is None else v
+        q, k, v = (
+            self._heads(proj, x)
+            for proj, x in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v))
+        )
+        if k.shape[1] != v.shape[1] or not len({q.shape[0], k.shape[0], v.shape[0]}) == 1:
+            raise InputError(
+                "MultiHeadAttention expects queries, keys and values of one batch, keys as many "
+                f"as values, got {_lead(q)}, {_lead(k)} and {_lead(v)} (N, T)"
+            )
+        logits = jnp.einsum("nqhd,nkhd->nhqk", q, k) / math.sqrt(q.shape[-1])
+        if bias is not None:
+            logits = logits + as_input(self, bias, logits)
+        if mask is not None:
+            logits = jnp.where(_seen(self, mask, logits), logits, -jnp.inf)
+        scores = softmax(logits)
+        mixed = jnp.einsum("nhqk,nkhd->nqhd", self.attn_drop(scores), v)
+        y = self.out_proj(mixed.reshape(*mixed.shape[:2], -1))
+        return (y, scores) if return_scores else y
+
+    def _heads(self, proj: Dense, x: Any) -> jax.Array:
+        """Project and split the features: `(N, T, F)` to `(N, T, nheads, d)`."""
+        x = as_input(self, x, proj.weight)
+        n_in = proj.weight.shape[0]
+        if x.ndim != 3 or x.shape[-1] != n_in:
+            raise refuse(self, f"(N, T, {n_in})", x)
+        y = proj(x)
+        return y.reshape(*y.shape[:2], self.nheads, -1)
+
+    def _arguments(self) -> list[tuple[str, Any]]:
+        proj = (self.q_proj, self.k_proj, self.v_proj)
+        ins = tuple(p.weight.shape[0] for p in proj)
+        inner = (self.q_proj.weight.shape[1], self.v_proj.weight.shape[1])
+        out = self.out_proj.weight.shape[1]
+        dims: Any = (ins, inner, out)
+        if len({*ins, *inner, out}) == 1:
+            dims = out
+        elif len({*ins}) == 1 == len({*inner}):
+            dims = (ins[0], inner[0], out)
+        shown = [("", dims), ("nheads", self.nheads)]
+        if self.q_proj.bias is not None:
+            shown.append(("bias", True))
+        p, active = self.attn_drop.p, self.attn_drop.active
+        shown += [("dropout_prob", p)] if p else []
+        return shown if active is None or not p else [*shown, ("active", active)]
+
+
+def _lead(x: jax.Array) -> tuple[int, ...]:
+    return x.shape[:2]
+
+
+def _dims(dims: Any) -> tuple[tuple[int, int, int], tuple[int, int], int]:
+    """`dims` in full: inputs of queries, keys, values; inner ones; output."""
+    if not isinstance(dims, (tuple, list)):
+        dims = (dims, dims, dims)
+    if len(dims) != 3:
+        raise ValueError(
+            f"MultiHeadAttention expects dims as a number or (in, qkv, out), got {short(dims)}."
+        )
+    ins, inner, out = dims
+    ins = tuple(ins) if isinstance(ins, (tuple, list)) else (ins,) * 3
+    inner = tuple(inner) if isinstance(inner, (tuple, list)) else (inner,) * 2
+    if len(ins) != 3 or len(inner) != 2:
+        raise ValueError(
+            "MultiHeadAttention expects dims as ((q, k, v), (qk, v), out), "
+            f"got {len(ins)} and {len(inner)} numbers in the first two places."
+        )
+    a, b, c, d, e, f = (whole("MultiHeadAttention", "dims", n) for n in (*ins, *inner, out))
+    return (a, b, c), (d, e), f
+
+
+def _seen(layer: Any, mask: Any, logits: jax.Array) -> jax.Array:
+    """The mask as booleans that broadcast against `(N, heads, Tq, Tk)`."""
+    n_q, n_k = logits.shape[-2:]
+    if isinstance(mask, str):
+        if mask != "causal":
+            raise ValueError(f'MultiHeadAttention expects mask "causal" or an array, got {mask!r}.')
+        return jnp.arange(n_k) <= jnp.arange(n_q)[:, None]
+    mask = jnp.asarray(mask)
+    if mask.dtype != jnp.bool_:
+        raise InputError(f"{layer!r} expects a mask of booleans, got {short(mask)}")
+    mask = mask[:, None] if mask.ndim == 3 else mask
+    try:
+        return jnp.broadcast_to(mask, logits.shape)
+    except ValueError:
+        raise InputError(
+            f"{layer!r} expects a mask that fits the scores {logits.shape}, got {short(mask)}"
+        ) from None

@@ -1,0 +1,147 @@
+"""Normalisation within an observation: GroupNorm, InstanceNorm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from fluxax._activations import identity
+from fluxax._errors import short
+from fluxax._module import Module, is_training
+from fluxax.init import ones32, zeros32
+from fluxax.layers._dropout import mode
+from fluxax.layers._norm import batch_mode, moments, norm_arguments, normalised, number, track
+from fluxax.layers._shapes import InputError, as_input, drawn, function, refuse, whole
+
+
+class GroupNorm(Module):
+    """Normalise groups of channels of every observation, over the places of an image too.
+
+        y = activation(scale (x - mean) / √(var + eps) + bias)
+
+    Args:
+        ch: number of channels, the last axis of the input.
+        groups: in how many groups of neighbours they are split; it divides `ch`.
+        activation: a function of an array.
+        affine: whether there are `scale` and `bias`, one for each channel.
+        eps: added to the variance (without correction), ≥ 0.
+
+    Raises:
+        ValueError: where `groups` does not divide `ch`, or for input of another shape.
+        TypeError: where an argument is of the wrong kind.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> fx.GroupNorm(6, 2)(jnp.ones((5, 8, 8, 6))).shape
+        (5, 8, 8, 6)
+
+    Reference: Wu & He 2018, arXiv:1803.08494.
+    """
+
+    def __init__(
+        self,
+        ch: int,
+        groups: int,
+        activation: Callable[..., Any] = identity,
+        *,
+        affine: bool = True,
+        eps: float = 1e-5,
+    ):
+        self.ch = whole("GroupNorm", "ch", ch)
+        self.groups = whole("GroupNorm", "groups", groups)
+        if ch % groups:
+            raise ValueError(f"GroupNorm expects groups to divide ch={ch}, got groups={groups}.")
+        self.activation = function("GroupNorm", activation)
+        self.scale = ones32(ch) if affine else None
+        self.bias = zeros32(ch) if affine else None
+        self.eps = number("GroupNorm", "eps", eps)
+
+    def __call__(self, x: Any) -> jax.Array:
+        x = as_input(self, x, self.scale)
+        if x.ndim < 2 or x.shape[-1] != self.ch:
+            raise refuse(self, f"(N, …, {self.ch})", x)
+        parts = x.reshape(*x.shape[:-1], self.groups, self.ch // self.groups)
+        axes = (*range(1, x.ndim - 1), x.ndim)
+        mean, var = (
+            m.repeat(self.ch // self.groups, -1).reshape(-1, *(1,) * (x.ndim - 2), self.ch)
+            for m in moments(parts, axes)
+        )
+        return normalised(self, x, mean, var)
+
+    def _arguments(self) -> list[tuple[str, Any]]:
+        return [("", self.ch), ("", self.groups), *norm_arguments(self, affine=True)]
+
+
+class InstanceNorm(Module):
+    """Normalise every channel of every observation over the places of the image.
+
+        y = activation(scale (x - mean) / √(var + eps) + bias)
+
+    Args:
+        ch: number of channels, the last axis of the input `(N, …, ch)`.
+        activation: a function of an array.
+        affine: whether there are `scale` and `bias`.
+        track_stats: whether there are running statistics, means over the batch, which test mode
+            uses, as in BatchNorm.
+        eps: added to the variance (without correction), ≥ 0.
+        momentum: how far the running statistics go, in [0, 1].
+        init_scale: initialiser of `scale`.
+        init_bias: initialiser of `bias`.
+        active: as in BatchNorm.
+
+    Raises:
+        ValueError: for arguments out of range, input of another shape or with a single place.
+        TypeError: where an argument is of the wrong kind.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> fx.InstanceNorm(6)(jnp.ones((5, 8, 8, 6))).shape
+        (5, 8, 8, 6)
+
+    Reference: Ulyanov et al. 2016, arXiv:1607.08022.
+    """
+
+    trainable = ("scale", "bias")
+
+    def __init__(
+        self,
+        ch: int,
+        activation: Callable[..., Any] = identity,
+        *,
+        affine: bool = False,
+        track_stats: bool = False,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        init_scale: Callable[..., Any] = ones32,
+        init_bias: Callable[..., Any] = zeros32,
+        active: bool | None = None,
+    ):
+        self.ch = whole("InstanceNorm", "ch", ch)
+        self.activation = function("InstanceNorm", activation)
+        self.scale = drawn("InstanceNorm", init_scale, (ch,)) if affine else None
+        self.bias = drawn("InstanceNorm", init_bias, (ch,)) if affine else None
+        self.mean = zeros32(ch) if track_stats else None
+        self.var = ones32(ch) if track_stats else None
+        self.eps = number("InstanceNorm", "eps", eps)
+        self.momentum = number("InstanceNorm", "momentum", momentum, 1)
+        self.active = mode("InstanceNorm", active)
+
+    def __call__(self, x: Any) -> jax.Array:
+        x = as_input(self, x, self.scale)
+        if x.ndim < 3 or x.shape[-1] != self.ch:
+            raise refuse(self, f"(N, …, {self.ch})", x)
+        if not batch_mode(self):
+            return normalised(self, x, self.mean, self.var)
+        n = x[0, ..., 0].size
+        if n <= 1:
+            raise InputError(f"{self!r} expects more than one place per image, got {short(x)}")
+        mean, var = moments(x, tuple(range(1, x.ndim - 1)), keepdims=True)
+        if self.mean is not None and is_training(self):
+            every = tuple(range(x.ndim - 1))
+            track(self, mean.mean(every), (var * (n / (n - 1))).mean(every))
+        return normalised(self, x, mean, var)
+
+    def _arguments(self) -> list[tuple[str, Any]]:
+        return [("", self.ch), *norm_arguments(self, affine=False, track_stats=False)]

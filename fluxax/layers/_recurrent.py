@@ -1,0 +1,317 @@
+"""Recurrent cells, one step each, and the layers that run them over time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from fluxax._activations import sigmoid, tanh
+from fluxax._module import Module
+from fluxax.init import glorot_uniform
+from fluxax.layers._shapes import as_input, drawn, function, offset, one_rng, refuse, whole
+
+
+class Cell(Module):
+    """What the cells share: `Wi` `(in, gates out)`, `Wh` `(out, gates out)` and a bias.
+
+    A cell says how a step goes from `xs = x Wi + bias`, which the layers compute for all
+    times in one product.
+    """
+
+    gates = 1
+    Wi: jax.Array
+    Wh: jax.Array
+
+    def __init__(
+        self,
+        in_: int,
+        out: int,
+        *,
+        bias: Any = True,
+        init: Callable[..., Any] = glorot_uniform,
+        rng: Any = None,
+    ):
+        who, rng = type(self).__name__, one_rng(rng)
+        n_in, n_out = whole(who, "in", in_), whole(who, "out", out)
+        self.Wi = drawn(who, init, (n_in, self.gates * n_out), rng)
+        self.Wh = drawn(who, init, (n_out, self.gates * n_out), rng)
+        self.bias = offset(f"{who}({n_in}, {n_out})", bias, (self.gates * n_out,), self.Wi)
+
+    def __call__(self, x: Any, state: Any = None) -> tuple[Any, Any]:
+        """One step: `(N, in)` and a state give the output `(N, out)` and the next state."""
+        x = as_input(self, x, self.Wi)
+        if x.ndim == 0 or x.shape[-1] != self.Wi.shape[0]:
+            raise refuse(self, f"(…, {self.Wi.shape[0]})", x)
+        state = self.initial(x.shape[:-1]) if state is None else state
+        return self.step(self.inputs(x), state)
+
+    def inputs(self, x: jax.Array) -> jax.Array:
+        """The part of a step that does not depend on the state."""
+        xs = x @ self.Wi
+        return xs if self.bias is None else xs + self.bias
+
+    def initial(self, batch: tuple[int, ...]) -> Any:
+        """The state before the first step: zeros."""
+        return jnp.zeros((*batch, self.Wh.shape[0]), self.Wh.dtype)
+
+    def step(self, xs: jax.Array, state: Any) -> tuple[Any, Any]:
+        raise NotImplementedError
+
+    def _arguments(self) -> list[tuple[str, Any]]:
+        shown = [("", self.Wi.shape[-2]), ("", self.Wh.shape[-2])]
+        return shown if self.bias is not None else [*shown, ("bias", False)]
+
+
+class RNNCell(Cell):
+    """One step of the plain recurrent layer: `h' = activation(x Wi + h Wh + bias)`.
+
+    Args:
+        in_: number of input features.
+        out: number of output features.
+        activation: a function of an array.
+        options: `bias`, `init`, `rng`, as in Dense.
+
+    Called as `cell(x, h)`, or `cell(x)` to start from zeros; returns `(h', h')`, the output and
+    the state.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> y, h = fx.RNNCell(3, 5)(jnp.ones((2, 3)))
+        >>> y.shape, h.shape
+        ((2, 5), (2, 5))
+    """
+
+    def __init__(self, in_: int, out: int, activation: Callable[..., Any] = tanh, **options: Any):
+        super().__init__(in_, out, **options)
+        self.activation = function("RNNCell", activation)
+
+    def step(self, xs: jax.Array, state: Any) -> tuple[Any, Any]:
+        h = self.activation(xs + state @ self.Wh)
+        return h, h
+
+    def _arguments(self) -> list[tuple[str, Any]]:
+        sizes, rest = super()._arguments()[:2], super()._arguments()[2:]
+        return sizes + ([] if self.activation is tanh else [("", self.activation)]) + rest
+
+
+class LSTMCell(Cell):
+    """One step of the long short-term memory.
+
+        i, f, g, o = split(x Wi + h Wh + bias)
+        c' = σ(f) c + σ(i) tanh(g)          h' = σ(o) tanh(c')
+
+    Args:
+        in_: number of input features.
+        out: number of output features.
+        options: `bias`, `init`, `rng`, as in Dense. The bias of `f` starts at one.
+
+    Called as `cell(x, (h, c))`, or `cell(x)` to start from zeros; returns `(h', (h', c'))`.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> y, (h, c) = fx.LSTMCell(3, 5)(jnp.ones((2, 3)))
+        >>> y.shape, h.shape, c.shape
+        ((2, 5), (2, 5), (2, 5))
+
+    Reference: Gers et al. 2000, Neural Computation 12, 2451.
+    """
+
+    gates = 4
+
+    def __init__(self, in_: int, out: int, *, bias: Any = True, **options: Any):
+        super().__init__(in_, out, bias=bias, **options)
+        if bias is True:  # to remember is where learning best starts
+            start = np.zeros(4 * out, self.Wi.dtype)
+            start[out : 2 * out] = 1
+            self.bias = jax.device_put(start)
+
+    def initial(self, batch: tuple[int, ...]) -> Any:
+        return super().initial(batch), super().initial(batch)
+
+    def step(self, xs: jax.Array, state: Any) -> tuple[Any, Any]:
+        h, c = state
+        i, f, g, o = jnp.split(xs + h @ self.Wh, 4, -1)
+        c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+        h = sigmoid(o) * tanh(c)
+        return h, (h, c)
+
+
+class GRUCell(Cell):
+    """One step of the gated recurrent unit, as PyTorch and Flux have it.
+
+        r = σ(x Wr + h Ur + br)             z = σ(x Wz + h Uz + bz)
+        n = tanh(x Wn + r (h Un) + bn)      h' = (1 - z) n + z h
+
+    `Wi` holds `Wr, Wz, Wn` side by side, `Wh` the `U`.
+
+    Args:
+        in_: number of input features.
+        out: number of output features.
+        options: `bias`, `init`, `rng`, as in Dense.
+
+    Called as `cell(x, h)`, or `cell(x)` to start from zeros; returns `(h', h')`.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> fx.GRUCell(3, 5)(jnp.ones((2, 3)))[0].shape
+        (2, 5)
+
+    Reference: Cho et al. 2014, arXiv:1406.1078v1.
+    """
+
+    gates = 3
+
+    def step(self, xs: jax.Array, state: Any) -> tuple[Any, Any]:
+        xr, xz, xn = jnp.split(xs, 3, -1)
+        hr, hz, hn = jnp.split(state @ self.Wh, 3, -1)
+        z = sigmoid(xz + hz)
+        n = tanh(xn + sigmoid(xr + hr) * hn)
+        h = (1 - z) * n + z * state
+        return h, h
+
+
+class GRUv3Cell(GRUCell):
+    """One step of the gated recurrent unit of the paper's third version.
+
+    As GRUCell, but for the candidate: `n = tanh(x Wn + (r h) Un + bn)`.
+
+    Args:
+        in_: number of input features.
+        out: number of output features.
+        options: `bias`, `init`, `rng`, as in Dense.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> fx.GRUv3Cell(3, 5)(jnp.ones((2, 3)))[0].shape
+        (2, 5)
+
+    Reference: Cho et al. 2014, arXiv:1406.1078v3.
+    """
+
+    def step(self, xs: jax.Array, state: Any) -> tuple[Any, Any]:
+        n_out = state.shape[-1]
+        xr, xz, xn = jnp.split(xs, 3, -1)
+        hr, hz = jnp.split(state @ self.Wh[:, : 2 * n_out], 2, -1)
+        z = sigmoid(xz + hz)
+        n = tanh(xn + (sigmoid(xr + hr) * state) @ self.Wh[:, 2 * n_out :])
+        h = (1 - z) * n + z * state
+        return h, h
+
+
+class Recurrent(Module):
+    """What the layers share: a cell, run over the time axis of `(N, T, in)`."""
+
+    cell: Cell
+
+    def __call__(self, x: Any, state: Any = None) -> jax.Array:
+        x = as_input(self, x, self.cell.Wi)
+        n_in = self.cell.Wi.shape[0]
+        if x.ndim != 3 or x.shape[-1] != n_in:
+            advice = "Add a batch axis, x[None]." if x.ndim == 2 and x.shape[-1] == n_in else ""
+            raise refuse(self, f"(N, T, {n_in})", x, advice)
+        xs = jnp.swapaxes(self.cell.inputs(x), 0, 1)  # (T, N, gates out)
+        state = self.cell.initial(x.shape[:1]) if state is None else state
+        _, ys = lax.scan(lambda s, now: self.cell.step(now, s)[::-1], state, xs)
+        return jnp.swapaxes(ys, 0, 1)  # (N, T, out)
+
+    def _arguments(self) -> list[tuple[str, Any]]:
+        return self.cell._arguments()
+
+
+class RNN(Recurrent):
+    """The plain recurrent layer: RNNCell over time, `(N, T, in)` to `(N, T, out)`.
+
+    Args:
+        in_: number of input features.
+        out: number of output features.
+        activation: a function of an array.
+        options: `bias`, `init`, `rng`, as in Dense.
+
+    Raises:
+        ValueError: for input that is not `(N, T, in)`.
+
+    Called as `rnn(x)` it starts from zeros, as `rnn(x, h)` from `h`. It keeps no state between
+    calls.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> fx.RNN(3, 5)(jnp.ones((2, 7, 3))).shape
+        (2, 7, 5)
+    """
+
+    def __init__(self, in_: int, out: int, activation: Callable[..., Any] = tanh, **options: Any):
+        self.cell = RNNCell(in_, out, activation, **options)
+
+
+class LSTM(Recurrent):
+    """The long short-term memory: LSTMCell over time, `(N, T, in)` to `(N, T, out)`.
+
+    Args:
+        in_: number of input features.
+        out: number of output features.
+        options: `bias`, `init`, `rng`, as in Dense.
+
+    Raises:
+        ValueError: for input that is not `(N, T, in)`.
+
+    Called as `lstm(x)` it starts from zeros, as `lstm(x, (h, c))` from those. It keeps no state
+    between calls.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> fx.LSTM(3, 5)(jnp.ones((2, 7, 3))).shape
+        (2, 7, 5)
+    """
+
+    def __init__(self, in_: int, out: int, **options: Any):
+        self.cell = LSTMCell(in_, out, **options)
+
+
+class GRU(Recurrent):
+    """The gated recurrent unit: GRUCell over time, `(N, T, in)` to `(N, T, out)`.
+
+    Args:
+        in_: number of input features.
+        out: number of output features.
+        options: `bias`, `init`, `rng`, as in Dense.
+
+    Raises:
+        ValueError: for input that is not `(N, T, in)`.
+
+    Called as `gru(x)` it starts from zeros, as `gru(x, h)` from `h`. It keeps no state between
+    calls.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> fx.GRU(3, 5)(jnp.ones((2, 7, 3))).shape
+        (2, 7, 5)
+    """
+
+    def __init__(self, in_: int, out: int, **options: Any):
+        self.cell = GRUCell(in_, out, **options)
+
+
+class GRUv3(Recurrent):
+    """The gated recurrent unit of the paper's third version: GRUv3Cell over time.
+
+    Args:
+        in_: number of input features.
+        out: number of output features.
+        options: `bias`, `init`, `rng`, as in Dense.
+
+    Raises:
+        ValueError: for input that is not `(N, T, in)`.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> fx.GRUv3(3, 5)(jnp.ones((2, 7, 3))).shape
+        (2, 7, 5)
+    """
+
+    def __init__(self, in_: int, out: int, **options: Any):
+        self.cell = GRUv3Cell(in_, out, **options)

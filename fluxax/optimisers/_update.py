@@ -1,0 +1,304 @@
+"""update: one compiled program for the rules of the whole tree."""
+
+from __future__ import annotations
+
+from itertools import starmap
+from operator import setitem
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fluxax import _tree
+from fluxax._compile._traced import Once, Program, ShapeMiss
+from fluxax._gradient import FlatGradient
+from fluxax._parameters import put
+from fluxax.optimisers import _apply
+from fluxax.optimisers._gather import Gather, make_gather
+from fluxax.optimisers._match import match_gradient, match_model
+from fluxax.optimisers._rule import version
+from fluxax.optimisers._state import Leaf, Store
+
+
+class Group:
+    """The distinct leaves of a state tree, what of them shapes a program, and their numbers now."""
+
+    def __init__(self, leaves: list[Leaf], extra: Any = None):
+        self.extra = extra  # whatever else of the leaves shapes a program
+        self.refresh(leaves)
+
+    def refresh(self, leaves: list[Leaf]) -> None:
+        """Look at the leaves again; needed when `version.structure` moved."""
+        self.structure = version.structure
+        self.rules = [leaf.rule for leaf in leaves]
+        for leaf in leaves:
+            _apply.settle_view(leaf.rule, leaf)
+        self.key = (self.extra, tuple((_apply.signature(leaf), leaf.frozen) for leaf in leaves))
+        self.watched = _apply.all_watched(self.rules)
+        self.vectors: dict[int, tuple[int, Any]] = {}  # by program: version and vector
+
+    def vector(self, numbers: _apply.Numbers, rules: list[Any] | None = None) -> Any:
+        """The hyperparameters for a program, on the device; made anew when a rule changed."""
+        found = self.vectors.get(id(numbers))
+        if found is None or found[0] != version.now or not self.watched:
+            found = self.vectors[id(numbers)] = (version.now, numbers.vector(self.rules if rules is None else rules))
+        return found[1]
+
+
+def whole(call: Any, arguments: tuple[Any, ...], commit: Any) -> None:
+    """Run a program and put its results into place: either both happen or neither.
+
+    The program takes over the memory of its states, so its results must not get lost. `extend`
+    keeps them inside C code, before Python looks at signals; `commit` may run twice.
+    """
+    results: list[Any] = []
+    try:
+        results.extend(starmap(call, (arguments,)))
+        commit(results[0])
+    except BaseException:
+        while results:
+            try:
+                commit(results[0])
+                results.clear()
+            except KeyboardInterrupt:  # again, while we were at it
+                continue
+        raise
+
+
+def ready(program: Any, arguments: tuple[Any, ...], states: tuple[int, ...]) -> tuple[Any, ...]:
+    """The arguments for a program's first call: the states as copies, so that nothing is lost.
+
+    The first call compiles, in Python code that an interrupt or an error can leave.
+    """
+    program.fresh = False
+    return tuple(
+        jax.tree.map(lambda a: jnp.array(a, copy=True), x) if i in states else x
+        for i, x in enumerate(arguments)
+    )
+
+
+class Update:
+    """The compiled update of leaves of certain signatures with gradients at certain places."""
+
+    def __init__(self, leaves: list[Leaf], places: list[list[int]]):
+        self.templates = [(leaf.rule, leaf.structure, leaf.slots) for leaf in leaves]
+        self.places = places  # by leaf: which gradients are summed for it
+        self.numbers = _apply.Numbers(_apply.size_for([leaf.rule for leaf in leaves]))
+        self.rearm()
+
+    def rearm(self) -> None:
+        """Compile again at the next call."""
+        self.call = jax.jit(Once(self._run), donate_argnums=(2, 3))
+        self.fresh = True
+
+    def _run(self, xs: Any, grads: Any, arrays: Any, counts: Any, vector: Any) -> Any:
+        summed = [
+            _cast(sum((grads[k] for k in at[1:]), grads[at[0]]), x)
+            for x, at in zip(xs, self.places, strict=True)
+        ]
+        return _apply.apply_rules(self.templates, self.numbers, vector, arrays, counts, xs, summed)
+
+    def settle(self, *arguments: Any) -> None:
+        """Trace once without compiling, to learn which hyperparameters the program takes."""
+        jax.eval_shape(self._run, *arguments, self.numbers.placeholder())
+
+
+def _cast(grad: Any, x: Any) -> Any:
+    return jnp.asarray(grad).astype(x.dtype)
+
+
+class Plan(NamedTuple):
+    """How to run one `update` again without looking at everything."""
+
+    tree: Gather
+    model: Gather
+    grad: Gather | None
+    flat: tuple[Program, list[int]] | None  # for a gradient nobody looked at: program, positions
+    group: Group
+    store: Store
+    program: Update
+    which: list[int]  # by place in the model: which leaf
+    firsts: list[int]  # by leaf: its first place
+
+
+_recent: list[Plan] = []
+_RECENT = 8
+
+
+def update(opt_state: Any, model: Any, grad: Any) -> tuple[Any, Any]:
+    """One step: the rules turn the gradient into new parameters, which are put into the model.
+
+    Args:
+        opt_state: the state tree from `setup`, or a node of it; changed in place.
+        model: the model, or the same part of it; changed in place as deep as its containers allow.
+        grad: what `gradient` gave for it, or anything nested alike. Where it is `None`, the
+            parameter and its state stay as they are; zeros are a step.
+
+    Returns:
+        `(opt_state, model)`, for models that cannot be changed in place.
+
+    Raises:
+        ValueError: if the three do not belong together; nothing is changed then.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> model = {"w": jnp.array([1.0, 2.0])}
+        >>> opt_state = fx.setup(fx.Descent(0.1), model)
+        >>> _ = fx.update(opt_state, model, {"w": jnp.array([1.0, 0.0])})
+        >>> model["w"]
+        Array([0.9, 2. ], dtype=float32)
+    """
+    for plan in _recent:
+        got = _gathered(plan, opt_state, model, grad)
+        if got is not None:
+            return opt_state, _run(plan, got, model)
+    return _slowly(opt_state, model, grad)
+
+
+def _gathered(plan: Plan, opt_state: Any, model: Any, grad: Any) -> Any:
+    """The parameters, their owners and the gradients, if the plan is for these."""
+    leaves = plan.tree.read(opt_state)
+    if leaves is None or leaves[0][0].store is not plan.store:
+        return None
+    if plan.group.structure != version.structure:
+        key = plan.group.key
+        plan.group.refresh([leaves[0][k] for k in plan.firsts])
+        if plan.group.key != key:
+            _recent[:] = [p for p in _recent if p is not plan]
+            return None
+    found = plan.model.read(model)
+    if found is None:
+        return None
+    pending = grad.__dict__.get("__pending__") if type(grad) is _tree.Node else None
+    if pending is not None and type(pending) is FlatGradient:
+        if plan.flat is None or plan.flat[0] is not pending.program:
+            return None
+        return found[0], found[1], [pending.flat[k] for k in plan.flat[1]]
+    grads = None if plan.grad is None else plan.grad.read(grad)
+    return None if grads is None else (found[0], found[1], grads[0])
+
+
+def _run(plan: Plan, got: Any, model: Any) -> Any:
+    """Run the program and put the results into place."""
+    arrays, owners, grads = got
+    store, program = plan.store, plan.program
+    xs = arrays if len(plan.firsts) == len(arrays) else [arrays[k] for k in plan.firsts]
+    store.owned()
+    if program.numbers.pack is None:
+        program.settle(xs, grads, store.arrays, store.counts)
+    arguments = (xs, grads, store.arrays, store.counts, plan.group.vector(program.numbers))
+    if program.fresh:
+        arguments = ready(program, arguments, (2, 3))
+    done: list[Any] = []
+    try:
+        whole(program.call, arguments, lambda new: _commit(plan, new, owners, arrays, model, done))
+    except ShapeMiss:
+        program.rearm()
+        return _run(plan, got, model)
+    return done[-1]
+
+
+def _commit(plan: Plan, result: Any, owners: list[Any], old: list[Any], model: Any, done: list[Any]) -> None:
+    new_xs, plan.store.arrays, plan.store.counts = result
+    if plan.model.settable:
+        any(map(setitem, owners, plan.model.keys, [new_xs[k] for k in plan.which]))
+        done.append(model)
+    else:
+        by_old = {id(a): new_xs[k] for a, k in zip(old, plan.which, strict=True)}
+        done.append(put(model, lambda _, a: by_old.get(id(a), a)))
+
+
+# --- the slow way -------------------------------------------------------------------------
+
+
+def _slowly(opt_state: Any, model: Any, grad: Any) -> tuple[Any, Any]:
+    """Check everything, then make plans: one for each `setup` that leaves of the tree come from."""
+    found = match_model("update", opt_state, model)
+    pending = grad.__dict__.get("__pending__") if type(grad) is _tree.Node else None
+    grads = match_gradient("update", opt_state, grad, model)
+    if not found:
+        return opt_state, model
+    if any(isinstance(array, np.ndarray) for _, _, array in found):
+        mine = {id(array) for _, _, array in found}
+        model = put(model, lambda _, a: jnp.asarray(a) if id(a) in mine else a)
+        return _slowly(opt_state, model, grad)
+    stores = {id(leaf.store): leaf.store for _, leaf, _ in found}
+    for store in stores.values():
+        mine = [(path, leaf, array) for path, leaf, array in found if leaf.store is store]
+        plan = _make_plan(opt_state, model, grad, grads, mine, store, pending)
+        if plan is None:
+            continue
+        arrays, owners = plan.model.read(model)
+        values = [grads[path] for path, leaf, _ in mine if path in grads and not leaf.frozen]
+        model = _run(plan, (arrays, owners, values), model)
+        if len(stores) == 1:
+            _recent.insert(0, plan)
+            del _recent[_RECENT:]
+    return opt_state, model
+
+
+def _make_plan(
+    opt_state: Any,
+    model: Any,
+    grad: Any,
+    grads: dict[_tree.Path, Any],
+    found: list[tuple[_tree.Path, Leaf, Any]],
+    store: Store,
+    pending: Any,
+) -> Plan | None:
+    """The plan for the leaves of one store that take a step; `None` if none does."""
+    moving = {id(leaf) for path, leaf, _ in found if path in grads and not leaf.frozen}
+    found = [(path, leaf, array) for path, leaf, array in found if id(leaf) in moving]
+    if not found:
+        return None
+    leaves = list({id(leaf): leaf for _, leaf, _ in found}.values())
+    position = {id(leaf): i for i, leaf in enumerate(leaves)}
+    which = [position[id(leaf)] for _, leaf, _ in found]
+    present = [path for path, _, _ in found if path in grads]
+    at = {path: k for k, path in enumerate(present)}
+    places = [[at[p] for p, leaf, _ in found if leaf is mine and p in at] for mine in leaves]
+    group = Group(leaves)
+    dtypes = tuple(array.dtype for _, _, array in found)
+    key = (group.key, dtypes, tuple(map(tuple, places)), len(store.arrays), store.counts.shape)
+    tokens = {path: leaf.token for path, leaf, _ in found}
+    return Plan(
+        tree=make_gather(opt_state, tokens, lambda x, k: f"{x}.token is {k}"),
+        model=make_gather(model, dict.fromkeys(tokens), lambda x, _: f"type({x}) is ArrayImpl"),
+        grad=_grad_gather(grad, present) if pending is None else None,
+        flat=None if pending is None else _flat_positions(pending, present, grads),
+        group=group,
+        store=store,
+        program=_apply.program_for(key, lambda: Update(leaves, places)),
+        which=which,
+        firsts=[which.index(i) for i in range(len(leaves))],
+    )
+
+
+def _grad_gather(grad: Any, present: list[_tree.Path]) -> Gather | None:
+    """Code that reads a gradient which has arrays at just these places; `None` if it is too odd."""
+    others = {path for path, v in _tree.walk(grad) if v is None}
+    wanted = {**dict.fromkeys(present, True), **dict.fromkeys(others, False)}
+    gather = make_gather(grad, wanted, lambda x, there: f"({x} is not None) is {there}")
+    count = len(present)
+
+    def read(tree: Any) -> Any:
+        got = gather.read(tree)
+        return None if got is None else (got[0][:count], [])
+
+    return Gather(read, [], True) if all(_plain(grad, path) for path in present) else None
+
+
+def _plain(grad: Any, path: _tree.Path) -> bool:
+    """Whether what stands at a path of a gradient is found there by the same keys."""
+    for key in path:
+        below = {k: v for k, v in _tree.parts(grad)}
+        if key not in below:
+            return False
+        grad = below[key]
+    return True
+
+
+def _flat_positions(pending: FlatGradient, present: list[_tree.Path], grads: Any) -> Any:
+    position = {id(g): k for k, g in enumerate(pending.flat)}
+    return pending.program, [position[id(grads[path])] for path in present]
