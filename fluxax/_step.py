@@ -21,7 +21,7 @@ from fluxax.optimisers import _apply
 from fluxax.optimisers._gather import Gather, make_gather
 from fluxax.optimisers._match import match_model
 from fluxax.optimisers._rule import version
-from fluxax.optimisers._state import Leaf, Store
+from fluxax.optimisers._state import SMALL, Leaf, Store
 from fluxax.optimisers._update import Group, ready, update, whole
 
 
@@ -41,8 +41,8 @@ class Fused:
         self.program = program
         self.moving = [at[k] for k in stepped]  # inputs that the step changes
         self.rules = [leaves[k].rule for k in stepped]
-        self.chosen = stepped  # which leaves of the group
-        self.templates = [(leaves[k].rule, leaves[k].structure, leaves[k].slots) for k in stepped]
+        self.chosen = None if len(stepped) == len(at) else stepped  # which leaves of the group
+        self.templates = [_apply.template(leaves[k]) for k in stepped]
         self.numbers = _apply.Numbers(_apply.size_for(self.rules))
         parameters = program.parameters or []
         self.position = [parameters.index(i) for i in self.moving]
@@ -54,6 +54,7 @@ class Fused:
                 self.which.append(self.position.index(which))
                 self.owner_at.append(place)
         self.all_places = self.owner_at == list(range(len(places.which)))
+        self.plain = self.which == list(range(len(self.moving)))
         self.written = [w.name for w in program.writes]
         self.rearm()
 
@@ -92,9 +93,13 @@ def _merged(program: Program, parameters: Any, others: Any) -> list[Any]:
 
 
 def _finite(values: list[Any]) -> Any:
-    """Whether all numbers are finite: 0 · x is 0 just then, and zeros add up without overflow."""
-    total = sum(jnp.sum(jnp.abs(v * 0)).astype(jnp.float32) for v in values)
-    return jnp.asarray(total) == 0
+    """Whether all numbers are finite: 0 · x is 0 just then, and zeros add up without overflow.
+
+    Small arrays are looked at together, one kernel for all of them.
+    """
+    small = [jnp.ravel(jnp.abs(v * 0)).astype(jnp.float32) for v in values if v.size <= SMALL]
+    large = [jnp.sum(jnp.abs(v * 0)).astype(jnp.float32)[None] for v in values if v.size > SMALL]
+    return jnp.sum(jnp.concatenate([*small, *large])) == 0
 
 
 def _held(program: Program, inputs: list[Any], outs: list[Any], good: Any, alive: Any) -> list[Any]:
@@ -113,8 +118,10 @@ class Plan(NamedTuple):
     group: Group
     store: Store
     labels: list[str]
-    purpose: tuple[Any, ...]  # what the frozen parts make of the objective
+    frozen: tuple[Any, ...]  # paths of frozen Modules, which shape the objective
     moving: list[Leaf]
+    purposes: dict[int, Purpose]  # by number of arguments
+    fused: dict[Program, Fused]
 
 
 _recent: list[tuple[Any, Plan]] = []
@@ -139,35 +146,42 @@ class Step(NamedTuple):
 def step(who: str, loss: Any, model: Any, args: tuple[Any, ...], opt_state: Any, alive: Any) -> Step:
     """One guarded training step."""
     plan = _find_plan(who, opt_state, model)
-    differentiated = (True,) + (False,) * (len(args) - 1)
-    purpose = Purpose("step", differentiated, plan.purpose)
+    purpose = plan.purposes.get(len(args)) or _new_purpose(plan, len(args))
     frozen = lambda: _frozen_modules(opt_state, model)
     found = find(loss, args, purpose, frozen)
     if found is None:
-        return _uncompiled(loss, model, args, opt_state, differentiated, alive)
+        return _uncompiled(loss, model, args, opt_state, purpose.differentiated, alive)
     while True:
         try:
             return _run(plan, found, model, alive)
         except ShapeMiss:
             again = find_slowly(found.site, loss, args, purpose, frozen)
             if again is None:
-                return _uncompiled(loss, model, args, opt_state, differentiated, alive)
+                return _uncompiled(loss, model, args, opt_state, purpose.differentiated, alive)
             if again.program is found.program:
                 found.program.extra.clear()
+                plan.fused.clear()
             found = again
+
+
+def _new_purpose(plan: Plan, n: int) -> Purpose:
+    purpose = plan.purposes[n] = Purpose("step", (True,) + (False,) * (n - 1), plan.frozen)
+    return purpose
 
 
 def _run(plan: Plan, found: Found, model: Any, alive: Any) -> Step:
     program, (parameters, others, owners, places) = found.program, found.got
-    fused = program.extra.get(plan.group.key)
+    fused = plan.fused.get(program)
     if fused is None:
-        fused = program.extra[plan.group.key] = Fused(program, plan.moving, plan.labels)
+        key = plan.group.key
+        if key not in program.extra:
+            program.extra[key] = Fused(program, plan.moving, plan.labels)
+        fused = plan.fused[program] = program.extra[key]
     store = plan.store
     store.owned()
     if fused.numbers.pack is None:
         fused.settle(parameters, others, store.arrays, store.counts, alive)
-    rules = plan.group.rules
-    vector = plan.group.vector(fused.numbers, [rules[k] for k in fused.chosen])
+    vector = plan.group.vector(fused.numbers, fused.chosen)
     arguments = (parameters, others, store.arrays, store.counts, vector, alive)
     if fused.fresh:
         arguments = ready(fused, arguments, (2, 3))
@@ -178,7 +192,7 @@ def _run(plan: Plan, found: Found, model: Any, alive: Any) -> Step:
     def commit(new: Any) -> None:
         outs, xs, store.arrays, store.counts, states, good = new
         if program.places.settable:
-            any(map(setitem, places, fused.keys, [xs[k] for k in fused.which]))
+            any(map(setitem, places, fused.keys, xs if fused.plain else [xs[k] for k in fused.which]))
         else:
             old = {id(parameters[p]): x for p, x in zip(fused.position, xs, strict=True)}
             put(model, lambda _, a: old.get(id(a), a))
@@ -241,7 +255,7 @@ def _make_plan(who: str, opt_state: Any, model: Any) -> Plan:
     group = Group(leaves, extra=tuple(labels))
     tokens = {path: leaf.token for path, leaf, _ in found}
     tree = make_gather(opt_state, tokens, lambda x, k: f"{x}.token is {k}") if tokens else None
-    plan = Plan(tree, group, store, labels, _frozen_paths(opt_state, model), leaves)
+    plan = Plan(tree, group, store, labels, _frozen_paths(opt_state, model), leaves, {}, {})
     _recent.insert(0, (type(model), plan))
     del _recent[_RECENT:]
     return plan
@@ -255,18 +269,16 @@ def _changeable(model: Any) -> bool:
 def _merge_stores(leaves: list[Leaf]) -> None:
     """Put leaves that several `setup` calls made into one store, so that one step serves all."""
     store = Store()
-    counts: list[Any] = []
+    offsets: dict[int, tuple[int, int]] = {}
+    for old in {id(leaf.store): leaf.store for leaf in leaves}.values():
+        offsets[id(old)] = len(store.arrays), len(store.counts)
+        store.arrays += old.arrays
+        store.counts = np.append(store.counts, np.asarray(old.counts)).astype(np.int32)
     for leaf in {id(leaf): leaf for leaf in leaves}.values():
-        slots = []
-        for sort, i in leaf.slots:
-            if sort == "count":
-                counts.append(leaf.store.counts[i])
-                slots.append((sort, len(counts) - 1))
-            else:
-                store.arrays.append(leaf.store.arrays[i])
-                slots.append((sort, len(store.arrays) - 1))
-        leaf.slots, leaf.store = slots, store
-    store.counts = jnp.stack(counts) if counts else jax.device_put(np.zeros(0, np.int32))
+        arrays, counts = offsets[id(leaf.store)]
+        leaf.slots = [s._replace(i=s.i + (counts if s.sort == "count" else arrays)) for s in leaf.slots]
+        leaf.store = store
+    store.counts = jax.device_put(store.counts)
     store.shared = True
 
 

@@ -335,7 +335,8 @@ class Capture:
 
     def _items(self, box: Box, xs: Any, label: str) -> Box:
         for i, x in enumerate(xs):
-            box.parts.append((f"{{v}}[{i}]", i, self.take(x, f"{label}[{i}]")))
+            read = f"item({{v}}, {i})" if type(xs) is _tree.NamedList else f"{{v}}[{i}]"  # NamedList's own is Python
+            box.parts.append((read, i, self.take(x, f"{label}[{i}]")))
         return box
 
     def take_dict(self, d: dict[Any, Any], label: str) -> Spec:

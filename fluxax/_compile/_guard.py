@@ -41,6 +41,7 @@ def _is_empty(cell: types.CellType) -> bool:
 _SPACE = {
     "ArrayImpl": ArrayImpl,
     "ndarray": np.ndarray,
+    "item": list.__getitem__,
     "same": _same,
     "same_array": _same_array,
     "is_empty": _is_empty,

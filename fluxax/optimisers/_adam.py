@@ -7,7 +7,7 @@ element: 1 / (1 - β₁ᵗ) goes into the learning rate, and 1 / √(1 - β₂�
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
@@ -28,6 +28,8 @@ from fluxax.optimisers._rule import DECAY, NOT_NEGATIVE, Rule
 @dataclass
 class _TwoMeans(Rule):
     """What Adam's kin have in common: three fields, two means and a count."""
+
+    elementwise: ClassVar[bool] = True
 
     eta: float = 0.001
     beta: tuple[float, float] = (0.9, 0.999)
@@ -109,6 +111,8 @@ class AdamW(Rule):
 
     Reference: Loshchilov & Hutter 2019, arXiv:1711.05101, Algorithm 2.
     """
+
+    elementwise: ClassVar[bool] = True
 
     eta: float = 0.001
     beta: tuple[float, float] = (0.9, 0.999)
@@ -352,6 +356,8 @@ class Lion(Rule):
 
     Reference: Chen et al. 2023, arXiv:2302.06675, Program 1 (β₂ = 0.99 there).
     """
+
+    elementwise: ClassVar[bool] = True
 
     eta: float = 0.001
     beta: tuple[float, float] = (0.9, 0.999)

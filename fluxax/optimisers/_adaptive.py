@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
@@ -38,6 +38,8 @@ class RMSProp(Rule):
     Reference: Tieleman & Hinton 2012, Coursera, lecture 6.5; centred: Graves 2013,
     arXiv:1308.0850, equations 38 to 45 (ϵ under the root there).
     """
+
+    elementwise: ClassVar[bool] = True
 
     eta: float = 0.001
     rho: float = 0.9
@@ -83,6 +85,8 @@ class AdaGrad(Rule):
     Reference: Duchi, Hazan & Singer 2011, JMLR 12, section 1.1 (diagonal).
     """
 
+    elementwise: ClassVar[bool] = True
+
     eta: float = 0.1
     epsilon: float = 1e-8
 
@@ -117,6 +121,8 @@ class AdaDelta(Rule):
 
     Reference: Zeiler 2012, arXiv:1212.5701, Algorithm 1.
     """
+
+    elementwise: ClassVar[bool] = True
 
     rho: float = 0.9
     epsilon: float = 1e-8

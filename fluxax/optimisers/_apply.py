@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from fluxax._module import static_key
 from fluxax.optimisers._hyper import Pack, pack_dtype
-from fluxax.optimisers._rule import array_view, fields_of, hyper_view, is_rule, room, rules_in, static_view, watched
-from fluxax.optimisers._state import Leaf
+from fluxax.optimisers._rule import array_view, fields_of, hyper_view, is_rule, room, rows_view, rules_in, static_view, watched
+from fluxax.optimisers._state import Leaf, Slot
 
 _VIEWS = ("hyper", "array", "static")
 _views: dict[Any, str] = {}  # by the classes in a rule: how its numbers stand in a program
@@ -75,40 +77,104 @@ class Numbers:
         return jax.device_put(self.pack.values(rules))
 
 
-def apply_rules(
-    leaves: list[tuple[Any, Any, Any]],
-    numbers: Numbers,
-    vector: Any,
-    arrays: list[Any],
-    counts: Any,
-    xs: list[Any],
-    grads: list[Any],
-) -> tuple[list[Any], list[Any], Any]:
-    """New parameters, state arrays and step counts; to be traced.
+class Template(NamedTuple):
+    """What of a leaf is needed to trace its step."""
 
-    Args:
-        leaves: by leaf its rule, the structure of its state and where that lies.
-        xs: the parameters by leaf.
-        grads: the gradients by leaf; `None` leaves a leaf and its state alone.
-    """
-    pack = numbers.pack = Pack(vector)
-    new_arrays, new_counts, new_xs = list(arrays), {}, list(xs)
-    for i, ((rule, structure, slots), x, dx) in enumerate(zip(leaves, xs, grads, strict=True)):
-        if dx is None:
-            continue
-        values = [counts[k] if sort == "count" else arrays[k] for sort, k in slots]
-        state, step = _apply_one(rule, pack, i, jax.tree.unflatten(structure, values), x, dx)
-        for (sort, k), new in zip(slots, structure.flatten_up_to(state), strict=True):
-            if sort == "count":
-                new_counts[k] = new
+    rule: Any
+    structure: Any  # of its state
+    slots: list[Slot]
+    shape: tuple[int, ...]
+
+
+def template(leaf: Leaf) -> Template:
+    """What of a leaf is needed to trace its step."""
+    return Template(leaf.rule, leaf.structure, list(leaf.slots), leaf.shape)
+
+
+def apply_rules(
+    leaves: list[Template], numbers: Numbers, vector: Any, arrays: list[Any], counts: Any, xs: list[Any], grads: list[Any]
+) -> tuple[list[Any], list[Any], Any]:
+    """New parameters, state arrays and step counts; to be traced. Parameters are given by leaf."""
+    step = _Step(leaves, numbers, vector, arrays, counts, xs, grads)
+    together: dict[int, dict[int, int]] = {}
+    for k, leaf in enumerate(leaves):
+        block = next((s for s in leaf.slots if s.sort == "array" and s.row is not None), None)
+        if block is None:
+            step.alone(k)
+        else:
+            assert block.row is not None
+            together.setdefault(block.i, {})[block.row] = k
+    for rows in together.values():
+        step.in_rows(rows)
+    return step.new_xs, step.new_arrays, step.counted()
+
+
+class _Step:
+    """One trace of the rules of all leaves."""
+
+    def __init__(
+        self, leaves: list[Template], numbers: Numbers, vector: Any, arrays: list[Any], counts: Any, xs: list[Any], grads: list[Any]
+    ):
+        self.leaves, self.arrays, self.counts, self.xs, self.grads = leaves, arrays, counts, xs, grads
+        self.pack = numbers.pack = Pack(vector)
+        self.new_xs, self.new_arrays = list(xs), list(arrays)
+        self.new_counts: dict[int, Any] = {}  # by position: a vector that starts there
+
+    def alone(self, k: int) -> None:
+        """The step of a leaf with arrays of its own."""
+        leaf, x = self.leaves[k], self.xs[k]
+        values = [self.counts[s.i] if s.sort == "count" else self.arrays[s.i] for s in leaf.slots]
+        state, step = _apply_one(leaf.rule, self.pack, k, jax.tree.unflatten(leaf.structure, values), x, self.grads[k])
+        for slot, new in zip(leaf.slots, leaf.structure.flatten_up_to(state), strict=True):
+            if slot.sort == "count":
+                self.new_counts[slot.i] = jnp.reshape(new, 1)
             else:
-                new_arrays[k] = new.astype(arrays[k].dtype)
+                self.new_arrays[slot.i] = new.astype(self.arrays[slot.i].dtype)
         if step is not None:
-            new_xs[i] = (x - step).astype(x.dtype)
-    if new_counts:
-        n = counts.shape[0]
-        counts = jnp.stack([new_counts.get(k, counts[k]) for k in range(n)]).astype(counts.dtype)
-    return new_xs, new_arrays, counts
+            self.new_xs[k] = (x - step).astype(x.dtype)
+
+    def in_rows(self, rows: dict[int, int]) -> None:
+        """The step of leaves that share arrays; rows of leaves that take none stay as they are."""
+        first = self.leaves[next(iter(rows.values()))]
+        n, width = self.arrays[next(s.i for s in first.slots if s.sort == "array")].shape
+        x, dx = (self._block(rows, source, n, width) for source in (self.xs, self.grads))
+        starts = [s.i - (s.row or 0) for s in first.slots]
+        values = [
+            self.counts[i : i + n, None] if s.sort == "count" else self.arrays[s.i]
+            for s, i in zip(first.slots, starts, strict=True)
+        ]
+        whole = next(iter(rows.values()))
+        view = rows_view(first.rule, self.pack, [rows.get(row, whole) for row in range(n)])
+        state, step = view.apply(jax.tree.unflatten(first.structure, values), x, dx)
+        moves = None if len(rows) == n else np.array([[row in rows] for row in range(n)])
+        for slot, start, new in zip(first.slots, starts, first.structure.flatten_up_to(state), strict=True):
+            old = self.counts[start : start + n, None] if slot.sort == "count" else self.arrays[slot.i]
+            new = new.astype(old.dtype) if moves is None else jnp.where(moves, new, old).astype(old.dtype)
+            if slot.sort == "count":
+                self.new_counts[start] = new[:, 0]
+            else:
+                self.new_arrays[slot.i] = new
+        new_x = x if step is None else (x - step).astype(x.dtype)
+        for row, k in rows.items():
+            self.new_xs[k] = new_x[row, : math.prod(self.leaves[k].shape)].reshape(self.leaves[k].shape)
+
+    def _block(self, rows: dict[int, int], source: list[Any], n: int, width: int) -> Any:
+        """Leaves as the rows of one array, zeros behind them; made before anything is fused with it."""
+        like, pieces = source[next(iter(rows.values()))], []
+        for row in range(n):
+            flat = jnp.ravel(source[rows[row]]) if row in rows else jnp.zeros(0, like.dtype)
+            pieces += [flat, jnp.zeros(width - flat.size, like.dtype)]
+        return lax.optimization_barrier(jnp.concatenate(pieces).reshape(n, width))
+
+    def counted(self) -> Any:
+        """The vector of step counts with the new ones in their places."""
+        pieces, at = [], 0
+        for start in sorted(self.new_counts):
+            pieces += [self.counts[at:start], self.new_counts[start]]
+            at = start + self.new_counts[start].shape[0]
+        if not pieces:
+            return self.counts
+        return jnp.concatenate([*pieces, self.counts[at:]]).astype(self.counts.dtype)
 
 
 def _apply_one(rule: Any, pack: Pack, i: int, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:

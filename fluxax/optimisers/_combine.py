@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from fluxax._errors import short
 from fluxax.optimisers._rule import Rule, check_rule
@@ -36,6 +36,8 @@ class OptimiserChain(Rule):
         >>> print(rule.apply(rule.init(x), x, jnp.array([0.3, 1.0, 7.0]))[1])
         [0.03 0.1  0.1 ]
     """
+
+    elementwise: ClassVar[bool] = True  # if its members are
 
     opts: tuple[Any, ...]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
@@ -34,6 +34,8 @@ class Descent(Rule):
     Reference: Robbins & Monro 1951, doi:10.1214/aoms/1177729586.
     """
 
+    elementwise: ClassVar[bool] = True
+
     eta: float = 0.1
 
     def apply(self, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:
@@ -63,6 +65,8 @@ class Momentum(Rule):
 
     Reference: Polyak 1964, doi:10.1016/0041-5553(64)90137-5.
     """
+
+    elementwise: ClassVar[bool] = True
 
     eta: float = 0.01
     rho: float = 0.9
@@ -98,6 +102,8 @@ class Nesterov(Rule):
     Reference: Sutskever, Martens, Dahl & Hinton 2013, ICML, in the form of Bengio,
     Boulanger-Lewandowski & Pascanu 2012, arXiv:1212.0901, equation 7.
     """
+
+    elementwise: ClassVar[bool] = True
 
     eta: float = 0.001
     rho: float = 0.9
@@ -141,6 +147,8 @@ class Rprop(Rule):
 
     Reference: Riedmiller & Braun 1993, doi:10.1109/ICNN.1993.298623, without stepping back.
     """
+
+    elementwise: ClassVar[bool] = True
 
     eta: float = 1e-3
     ell: tuple[float, float] = (0.5, 1.2)

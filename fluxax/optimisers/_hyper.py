@@ -57,6 +57,36 @@ class Hyper:
     __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _unfixed
 
 
+class Rows(Hyper):
+    """A hyperparameter of several small leaves that lie in one array, a row each: a column."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: list[Hyper], pack: Pack):
+        super().__init__("", pack)
+        self.parts = parts
+
+    def on(self, like: Any) -> Any:
+        at = [self.pack.index(part) for part in self.parts]
+        vector: Any = self.pack.vector
+        together = at == list(range(at[0], at[0] + len(at)))
+        column = lax.slice(vector, (at[0],), (at[-1] + 1,)) if together else vector[np.array(at)]
+        return column[:, None].astype(real_dtype(like))
+
+    def map(self, f: Callable[[Any], Any]) -> Hyper:
+        return Rows([part.map(f) for part in self.parts], self.pack)
+
+    def __neg__(self) -> Hyper:
+        return Rows([-part for part in self.parts], self.pack)
+
+    def _with(self, other: Any, op: str, *, swap: bool) -> Any:
+        if isinstance(other, (Hyper, int, float)):
+            theirs = other.parts if isinstance(other, Rows) else [other] * len(self.parts)
+            new = [a._with(b, op, swap=swap) for a, b in zip(self.parts, theirs, strict=True)]
+            return Rows(new, self.pack)
+        return super()._with(other, op, swap=swap)
+
+
 _OPERATORS = ("add", "sub", "mul", "truediv", "pow")
 
 
@@ -104,13 +134,17 @@ class Pack:
         self._globals[name] = thing
         return name
 
-    def slot(self, hyper: Hyper) -> Any:
-        """The element of the vector that holds a number, as a scalar array."""
+    def index(self, hyper: Hyper) -> int:
+        """The position of a number in the vector."""
         i = self._slots.setdefault(hyper.name, len(self._slots))
         if i >= self.size:
             raise PackFull(f"A program needs more than {self.size} hyperparameters.")
+        return i
+
+    def slot(self, hyper: Hyper) -> Any:
+        """The element of the vector that holds a number, as a scalar array."""
         vector: Any = self.vector
-        return lax.index_in_dim(vector, i, keepdims=False)
+        return lax.index_in_dim(vector, self.index(hyper), keepdims=False)
 
     def values(self, rules: Any) -> np.ndarray:
         """The vector for the rules as they are now: float64 until the last moment."""

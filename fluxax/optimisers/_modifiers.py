@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +30,8 @@ class WeightDecay(Rule):
 
     Reference: Krogh & Hertz 1991, NeurIPS 4.
     """
+
+    elementwise: ClassVar[bool] = True
 
     lam: float = 5e-4
 
@@ -58,6 +60,8 @@ class SignDecay(Rule):
     Reference: Tibshirani 1996, doi:10.1111/j.2517-6161.1996.tb02080.x.
     """
 
+    elementwise: ClassVar[bool] = True
+
     lam: float = 1e-3
 
     limits = Rule.limits | {"lam": NOT_NEGATIVE}
@@ -84,6 +88,8 @@ class ClipGrad(Rule):
 
     Reference: Mikolov 2012, Statistical Language Models Based on Neural Networks, section 3.3.
     """
+
+    elementwise: ClassVar[bool] = True
 
     delta: float = 10.0
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from fluxax._errors import short
 from fluxax._jax import is_tracer
-from fluxax.optimisers._hyper import Pack
+from fluxax.optimisers._hyper import Pack, Rows
 
 _ticks = itertools.count(1)
 
@@ -69,11 +69,14 @@ class Rule:
     `limits` maps a field's name to the closed range that its numbers must lie in, at construction
     and at every assignment. `static` names the number fields that `apply` branches on, such as
     the `p` of a norm: they are constants of a compiled program, and changing one compiles
-    another. Booleans, strings and `None` are static anyway.
+    another. Booleans, strings and `None` are static anyway. `elementwise = True` promises that each
+    number's step depends on that number alone, its gradient and its state, which has its shape:
+    then small arrays share one, which is faster.
     """
 
     limits: ClassVar[dict[str, tuple[float, float]]] = {"eta": NOT_NEGATIVE}
     static: ClassVar[tuple[str, ...]] = ()
+    elementwise: ClassVar[bool] = False
 
     def init(self, x: Any) -> Any:
         """The state for a parameter before its first step."""
@@ -274,6 +277,17 @@ def hyper_view(rule: Any, pack: Pack, index: int) -> Any:
     `array_view`, then `static_view`. Schedules (callables) are left in the fields.
     """
     return _view(rule, f"rules[{index}]", pack.hyper)
+
+
+def rows_view(rule: Any, pack: Pack, indices: list[int]) -> Any:
+    """The same for leaves that lie in the rows of one array: `rules[indices[k]]` in row k."""
+    rows = lambda path: Rows([pack.hyper(f"rules[{i}]{path}") for i in indices], pack)
+    return _view(rule, "", rows)
+
+
+def is_elementwise(rule: Any) -> bool:
+    """Whether a rule, and all those inside it, promise to be elementwise."""
+    return all(getattr(r, "elementwise", False) for r in rules_in(rule))
 
 
 def array_view(rule: Any, pack: Pack, index: int, like: Any) -> Any:

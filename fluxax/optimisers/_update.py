@@ -38,11 +38,12 @@ class Group:
         self.watched = _apply.all_watched(self.rules)
         self.vectors: dict[int, tuple[int, Any]] = {}  # by program: version and vector
 
-    def vector(self, numbers: _apply.Numbers, rules: list[Any] | None = None) -> Any:
-        """The hyperparameters for a program, on the device; made anew when a rule changed."""
+    def vector(self, numbers: _apply.Numbers, chosen: list[int] | None = None) -> Any:
+        """The hyperparameters for a program (of chosen leaves); made anew when a rule changed."""
         found = self.vectors.get(id(numbers))
         if found is None or found[0] != version.now or not self.watched:
-            found = self.vectors[id(numbers)] = (version.now, numbers.vector(self.rules if rules is None else rules))
+            rules = self.rules if chosen is None else [self.rules[k] for k in chosen]
+            found = self.vectors[id(numbers)] = (version.now, numbers.vector(rules))
         return found[1]
 
 
@@ -82,7 +83,7 @@ class Update:
     """The compiled update of leaves of certain signatures with gradients at certain places."""
 
     def __init__(self, leaves: list[Leaf], places: list[list[int]]):
-        self.templates = [(leaf.rule, leaf.structure, leaf.slots) for leaf in leaves]
+        self.templates = [_apply.template(leaf) for leaf in leaves]
         self.places = places  # by leaf: which gradients are summed for it
         self.numbers = _apply.Numbers(_apply.size_for([leaf.rule for leaf in leaves]))
         self.rearm()

@@ -126,6 +126,7 @@ def pools() -> None:
         case(text, layer, torch.randn(*shape), {})
     # A window full of equal values: the first of them gets the derivative.
     case("MaxPool((2, 2))", nn.MaxPool2d(2), torch.ones(1, 1, 4, 4), {})
+    case("MaxPool((2, 2))", nn.MaxPool2d(2), torch.tensor([[[[0.0, 1.0], [1.0, 0.0]]]]), {})
     case("MaxPool((3, 3), stride=1)", nn.MaxPool2d(3, 1), torch.ones(1, 1, 5, 5), {})
     case("GlobalMaxPool()", nn.AdaptiveMaxPool2d(1), torch.ones(1, 1, 2, 3), {})
 

@@ -1,0 +1,392 @@
+"""Flux's page on training, topic by topic and in its order, as a user would write it here."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fluxax as fx
+
+
+def problem(n: int = 12) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and the labels of two classes that a line divides."""
+    draw = np.random.default_rng(1)
+    x = draw.normal(size=(n, 4)).astype(np.float32)
+    return x, fx.onehotbatch((x[:, 0] + 0.5 * x[:, 2] > 0).astype(int), [0, 1])
+
+
+def batches(n: int = 12, size: int = 4) -> list[tuple[np.ndarray, np.ndarray]]:
+    x, y = problem(n)
+    return [(x[i : i + size], y[i : i + size]) for i in range(0, n, size)]
+
+
+def net() -> fx.Chain:
+    return fx.Chain(fx.Dense(4, 5, fx.tanh, rng=1), fx.Dense(5, 2, rng=2))
+
+
+def bimodel() -> fx.Chain:
+    return fx.Chain(enc=fx.Dense(4, 3, fx.tanh, rng=1), dec=fx.Dense(3, 2, rng=2))
+
+
+def cross(m: Any, x: Any, y: Any) -> Any:
+    return fx.logitcrossentropy(m(x), y)
+
+
+def arrays(tree: Any) -> list[np.ndarray]:
+    return [np.asarray(a) for a in jax.tree.leaves(tree)]
+
+
+def same(a: Any, b: Any) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(arrays(a), arrays(b), strict=True))
+
+
+# --- the loop ------------------------------------------------------------------------------
+
+
+def by_hand(model: Any, data: Any, step: Any) -> list[np.ndarray]:
+    """Weights after a pass in float64 NumPy: tanh, then softmax cross-entropy."""
+    w1, b1, w2, b2 = (a.astype(np.float64) for a in arrays(model))
+    for x, y in data:
+        h = np.tanh(x @ w1 + b1)
+        z = h @ w2 + b2
+        p = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+        dz = (p - y) / len(x)
+        dh = (dz @ w2.T) * (1 - h**2)
+        w1, b1, w2, b2 = step((w1, b1, w2, b2), (x.T @ dh, dh.sum(0), h.T @ dz, dz.sum(0)))
+    return [w1, b1, w2, b2]
+
+
+def descend(parameters: Any, grads: Any) -> Any:
+    return tuple(p - 0.1 * g for p, g in zip(parameters, grads, strict=True))
+
+
+def test_the_loop_gives_the_numbers_of_the_formula() -> None:
+    model = net()
+    expected = by_hand(model, batches(), descend)
+    opt_state = fx.setup(fx.Descent(0.1), model)
+    for data in batches():
+        x, label = data
+        grads = fx.gradient(lambda m: cross(m, x, label), model)
+        fx.update(opt_state, model, grads[0])
+    for got, want in zip(arrays(model), expected, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_train_is_the_same_loop() -> None:
+    written, trained = net(), net()
+    opt_state = fx.setup(fx.Adam(0.1), written)
+    for x, label in batches():
+        grads = fx.gradient(lambda m: cross(m, x, label), written)
+        fx.update(opt_state, written, grads[0])
+    losses = fx.train(
+        lambda m, x, y: cross(m, x, y), trained, batches(), fx.setup(fx.Adam(0.1), trained)
+    )
+    assert losses.shape == (3,)
+    for a, b in zip(arrays(written), arrays(trained), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+# --- model gradients -----------------------------------------------------------------------
+
+
+def test_gradient_calls_f_with_all_arguments_and_gives_one_entry_each() -> None:
+    grads = fx.gradient(lambda a, b: jnp.sum(a * b**2), jnp.array([1.0, 2.0]), jnp.array(3.0))
+    assert isinstance(grads, tuple)
+    assert len(grads) == 2
+    assert grads[0].tolist() == [9.0, 9.0]
+    assert float(grads[1]) == 18.0
+
+
+def test_the_gradient_is_nested_like_the_model() -> None:
+    model = net()
+    x, y = problem()
+    grads = fx.gradient(lambda m: cross(m, x, y), model)
+    theta = lambda h: cross(_moved(model, h), x, y)
+    slope = (float(theta(1e-2)) - float(theta(-1e-2))) / 2e-2
+    assert float(grads[0].layers[0].weight[1, 2]) == pytest.approx(slope, rel=2e-3, abs=2e-5)
+    assert grads[0].layers[0].activation is None
+    assert [g.shape for g in jax.tree.leaves(grads[0])] == [a.shape for a in arrays(model)]
+
+
+def _moved(model: Any, h: float) -> Any:
+    w = model.layers[0].weight.at[1, 2].add(h)
+    new = net()
+    fx.loadmodel(new, model)
+    new.layers[0].weight = w
+    return new
+
+
+def test_the_outer_model_has_no_influence() -> None:
+    model = net()
+    x, y = problem()
+    with pytest.warns(UserWarning, match="does not depend on the model"):
+        grads = fx.gradient(lambda m: cross(model, x, y), model)
+    assert jax.tree.leaves(grads) == []
+
+
+def test_a_new_gradient_at_every_step() -> None:
+    model = net()
+    x, y = problem()
+    opt_state = fx.setup(fx.Descent(0.5), model)
+    objective = lambda m: cross(m, x, y)
+    first = fx.gradient(objective, model)[0].layers[1].bias
+    fx.update(opt_state, model, fx.gradient(objective, model)[0])
+    second = fx.gradient(objective, model)[0].layers[1].bias
+    assert not np.array_equal(first, second)
+
+
+# --- loss functions ------------------------------------------------------------------------
+
+
+def test_own_loss_and_library_losses() -> None:
+    def loss(y_hat: Any, y: Any) -> Any:
+        return ((y_hat - y) ** 2).sum()
+
+    model = fx.Dense(4, 2, rng=1)
+    x, y = problem()
+    y = y.astype(np.float32)
+    w, b = arrays(model)
+    expected = 2 * x.T.astype(np.float64) @ (x @ w + b - y)
+    own = fx.gradient(lambda m: loss(m(x), y), model)[0].weight
+    library = fx.gradient(lambda m: fx.mse(m(x), y), model)[0].weight
+    summed = fx.gradient(lambda m: fx.losses.mse(m(x), y, agg=sum), model)[0].weight
+    np.testing.assert_allclose(own, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(library, expected / y.size, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(summed, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_crossentropy_of_softmax_is_logitcrossentropy() -> None:
+    model = fx.Chain(net(), fx.softmax)
+    x, y = problem()
+    a = fx.gradient(lambda m: fx.crossentropy(m(x), y), model)[0].layers[0]
+    b = fx.gradient(lambda m: cross(m, x, y), model.layers[0])[0]
+    for left, right in zip(arrays(a), arrays(b), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-6)
+
+
+# --- optimisation rules --------------------------------------------------------------------
+
+
+def test_update_by_hand_with_fmap() -> None:
+    model, other = net(), net()
+    x, y = problem()
+    eta = 0.01
+    grads = fx.gradient(lambda m: cross(m, x, y), model)
+    fx.loadmodel(model, fx.fmap(lambda p, g: p - eta * g, model, grads[0]))
+    fx.update(fx.setup(fx.Descent(eta), other), other, grads[0])
+    for a, b in zip(arrays(model), arrays(other), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+    assert not same(model, net())
+
+
+def test_momentum_remembers() -> None:
+    model = net()
+    opt_state = fx.setup(fx.Momentum(0.01, 0.9), model)
+    velocity = [np.zeros(a.shape) for a in arrays(model)]
+
+    def step(parameters: Any, grads: Any) -> Any:
+        velocity[:] = [0.9 * v + 0.01 * g for v, g in zip(velocity, grads, strict=True)]
+        return tuple(p - v for p, v in zip(parameters, velocity, strict=True))
+
+    expected = by_hand(model, batches(), step)
+    for x, y in batches():
+        grads = fx.gradient(lambda m: cross(m, x, y), model)
+        fx.update(opt_state, model, grads[0])
+    for got, want in zip(arrays(model), expected, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    got = opt_state.layers[0].weight.state
+    np.testing.assert_allclose(jax.tree.leaves(got)[0], velocity[0], rtol=1e-4, atol=1e-7)
+
+
+# --- datasets and batches ------------------------------------------------------------------
+
+
+def test_a_list_of_tuples() -> None:
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=28), draw.uniform(size=10)
+    model = fx.Dense(28, 10)
+    loss = lambda m, x, y: fx.mse(m(x), y)
+    opt_state = fx.setup(fx.Descent(0.01), model)
+    assert fx.train(loss, model, [(x, y)], opt_state).shape == (1,)
+    losses = fx.train(loss, model, [(x, y), (x, y), (x, y)], opt_state)
+    assert losses[0] > losses[1] > losses[2]
+
+
+def test_zip_of_slices() -> None:
+    draw = np.random.default_rng(0)
+    X, Y = draw.uniform(size=(28, 28, 60)).astype("f4"), draw.uniform(size=(10, 60)).astype("f4")
+    data = lambda: zip(np.moveaxis(X, -1, 0), Y.T)
+    x, y = next(data())
+    assert x.shape == (28, 28)
+    assert y.shape == (10,)
+    model = fx.Chain(lambda x: x.reshape(-1), fx.Dense(784, 10))
+    loss = lambda m, x, y: fx.mse(m(x), y)
+    losses = fx.train(loss, model, data(), fx.setup(fx.Descent(0.001), model))
+    assert losses.shape == (60,)
+    assert fx.trainables(model)[0].shape == (784, 10)
+
+
+def test_the_loader_has_1875_batches() -> None:
+    X, Y = np.zeros((28, 28, 60_000), np.uint8), np.zeros((10, 60_000), bool)
+    data = fx.DataLoader((X, Y), batchsize=32, axis=-1)
+    x1, y1 = next(iter(data))
+    assert x1.shape == (28, 28, 32)
+    assert y1.shape == (10, 32)
+    assert len(data) == 1875 == 60_000 // 32
+    first = fx.DataLoader((np.zeros((60_000, 3)), np.arange(60_000)), batchsize=32)
+    assert len(first) == 1875
+    assert next(iter(first))[1].tolist() == list(range(32))
+
+
+# --- training loops ------------------------------------------------------------------------
+
+
+def accuracy(model: Any, data: Any) -> float:
+    hits = [fx.onecold(np.asarray(model(x))) == fx.onecold(y) for x, y in data]
+    return float(np.mean(np.concatenate(hits)))
+
+
+def test_epochs_of_train() -> None:
+    model = net()
+    opt_state = fx.setup(fx.Adam(0.05), model)
+    for _ in range(40):
+        fx.train(lambda m, x, y: cross(m, x, y), model, batches(), opt_state)
+    assert accuracy(model, batches()) == 1.0
+
+
+def test_a_loop_with_log_break_and_continue(capsys: pytest.CaptureFixture[str]) -> None:
+    model = net()
+    bad = (np.full((4, 4), np.inf, np.float32), batches()[0][1])
+    train_set = [*batches(), bad]
+    opt_state = fx.setup(fx.Adam(0.05), model)
+    my_log: list[dict[str, Any]] = []
+    skipped = 0
+    for epoch in range(100):
+        losses = []
+        for data in train_set:
+            x, label = data
+            val, grads = fx.withgradient(lambda m: cross(m, x, label), model)
+            losses.append(val)
+            if not math.isfinite(val):
+                skipped += 1
+                continue
+            fx.update(opt_state, model, grads[0])
+        acc = accuracy(model, batches())
+        my_log.append({"acc": acc, "losses": losses})
+        if acc > 0.95:
+            print(f"stopping after {epoch + 1} epochs, loss {losses[0]:.3f}")
+            break
+    assert 1 < len(my_log) < 100
+    assert skipped == len(my_log)
+    assert all(np.isfinite(a).all() for a in arrays(model))
+    assert my_log[-1]["acc"] > 0.95 >= my_log[-2]["acc"]
+    assert "stopping after" in capsys.readouterr().out
+
+
+# --- regularisation ------------------------------------------------------------------------
+
+
+def decayed(kind: str) -> Any:
+    """A model after ten steps of Adam with one of the three ways of L2."""
+    model = net()
+    x, y = problem()
+    by_array = lambda m: sum(
+        jnp.sum(p**2) / 2 for layer in m.layers for p in (layer.weight, layer.bias)
+    )
+    by_params = lambda m: sum(jnp.sum(p**2) / 2 for p in fx.params(m))
+    penalty = {"arrays": by_array, "params": by_params}.get(kind, lambda m: 0.0)
+    chain = fx.OptimiserChain(fx.WeightDecay(0.42), fx.Adam(0.1))
+    opt_state = fx.setup(chain if kind == "decay" else fx.Adam(0.1), model)
+    for _ in range(10):
+        grads = fx.gradient(lambda m: cross(m, x, y) + 0.42 * penalty(m), model)
+        fx.update(opt_state, model, grads[0])
+    return model
+
+
+def test_three_ways_of_l2_agree() -> None:
+    first = decayed("arrays")
+    for other in ("params", "decay"):
+        for a, b in zip(arrays(first), arrays(decayed(other)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(arrays(first)[0], arrays(decayed("none"))[0], rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "clip, direction, expected",
+    [
+        (fx.ClipGrad(1.0), [6.0, -0.5, -7.0], [1.0, -0.5, -1.0]),
+        (fx.ClipNorm(1.0), [6.0, -8.0, 0.0], [0.6, -0.8, 0.0]),
+        (fx.ClipNorm(20.0), [6.0, -8.0, 0.0], [6.0, -8.0, 0.0]),
+    ],
+)
+def test_clipping(clip: Any, direction: list[float], expected: list[float]) -> None:
+    model, slope = {"w": jnp.zeros(3)}, jnp.array(direction)
+    opt_state = fx.setup(fx.OptimiserChain(clip, fx.Descent(1.0)), model)
+    grads = fx.gradient(lambda m: jnp.sum(m["w"] * slope), model)
+    fx.update(opt_state, model, grads[0])
+    np.testing.assert_allclose(-model["w"], expected, rtol=1e-6)
+
+
+def test_dropout_switches_by_itself() -> None:
+    model = fx.Chain(fx.Dropout(0.5, rng=3), lambda x: x)
+    x = jnp.ones((50, 20))
+    assert np.array_equal(model(x), x)
+    val, _ = fx.withgradient(lambda x: jnp.sum(model(x) == 0) * 1.0 + 0 * jnp.sum(x), x)
+    assert 300 < val < 700
+    fx.testmode(model)
+    assert fx.withgradient(lambda x: jnp.sum(model(x) == 0) * 1.0 + 0 * jnp.sum(x), x)[0] == 0
+    fx.trainmode(model)
+    assert 300 < int((model(x) == 0).sum()) < 700
+    fx.testmode(model, "auto")
+    assert np.array_equal(model(x), x)
+
+
+# --- freezing and schedules ----------------------------------------------------------------
+
+
+def test_the_learning_rate_changes_mid_way() -> None:
+    model, plain = net(), net()
+    opt_state, other = fx.setup(fx.Descent(0.1), model), fx.setup(fx.Descent(0.1), plain)
+    for epoch in range(1, 4):
+        fx.train(cross, model, batches(), opt_state)
+        if epoch == 1:
+            assert (fx.train(cross, plain, batches(), other) > 0).all()
+            assert same(model, plain)
+            fx.adjust(opt_state, 0.01)
+    expected = by_hand(plain, batches(), lambda p, g: tuple(a - 0.01 * b for a, b in zip(p, g)))
+    fx.adjust(other, eta=0.01)
+    fx.train(cross, plain, batches(), other)
+    for got, want in zip(arrays(plain), expected, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    fx.train(cross, plain, batches(), other)
+    assert same(model, plain)
+
+
+def test_adjust_other_fields_and_parts() -> None:
+    model = bimodel()
+    opt_state = fx.setup(fx.Adam(0.02), model)
+    fx.adjust(opt_state, beta=(0.8, 0.99))
+    fx.adjust(opt_state.layers.enc, 0.03)
+    assert opt_state.layers.enc.weight.rule == fx.Adam(0.03, (0.8, 0.99))
+    assert opt_state.layers[1].bias.rule == fx.Adam(0.02, (0.8, 0.99))
+    before = [np.asarray(a) for a in arrays(model)]
+    fx.train(cross, model, batches()[:1], opt_state)
+    moved = [np.abs(a - b).max() for a, b in zip(arrays(model), before, strict=True)]
+    np.testing.assert_allclose(moved, [0.03, 0.03, 0.02, 0.02], rtol=1e-2)  # Adam's first step
+
+
+def test_freeze_and_thaw() -> None:
+    model = bimodel()
+    opt_state = fx.setup(fx.Adam(0.02), model)
+    fx.freeze(opt_state.layers.enc)
+    fx.train(cross, model, batches(), opt_state)
+    assert same(model.layers.enc, bimodel().layers.enc)
+    assert not same(model.layers.dec, bimodel().layers.dec)
+    fx.thaw(opt_state)
+    fx.train(cross, model, batches(), opt_state)
+    assert not same(model.layers.enc, bimodel().layers.enc)
