@@ -1,10 +1,10 @@
 """fluxax: Flux.jl's training system for Python, compiled by XLA through JAX.
 
-    model = fx.Chain(fx.Dense(784, 256, fx.relu), fx.Dense(256, 10))
-    opt_state = fx.setup(fx.Adam(1e-3), model)
-    for x, y in train_set:
-        val, grads = fx.withgradient(lambda m: fx.logitcrossentropy(m(x), y), model)
-        fx.update(opt_state, model, grads[0])
+model = fx.Chain(fx.Dense(784, 256, fx.relu), fx.Dense(256, 10))
+opt_state = fx.setup(fx.Adam(1e-3), model)
+for x, y in train_set:
+    val, grads = fx.withgradient(lambda m: fx.logitcrossentropy(m(x), y), model)
+    fx.update(opt_state, model, grads[0])
 """
 
 from jax.lax import stop_gradient as stop_gradient

@@ -53,7 +53,9 @@ class Bar:
     def _advance(self, seconds: float) -> None:
         if self.count == 1:
             self.bar.set_description("")
-            if seconds < _PATIENCE and not self.at_once:  # it was quick: no bar unless it takes long
+            if (
+                seconds < _PATIENCE and not self.at_once
+            ):  # it was quick: no bar unless it takes long
                 self.bar.close()
                 self.bar = None
                 return

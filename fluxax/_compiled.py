@@ -7,7 +7,7 @@ from typing import Any
 from fluxax._compile import _eager
 from fluxax._compile._program import find, find_slowly
 from fluxax._compile._site import Purpose
-from fluxax._compile._traced import Once, ShapeMiss
+from fluxax._compile._traced import ShapeMiss
 
 
 class Compiled:
@@ -23,7 +23,10 @@ class Compiled:
             names = tuple(kwargs)
             n = len(args)
             inner = self.function
-            return _call(lambda *a: inner(*a[:n], **dict(zip(names, a[n:], strict=True))), (*args, *kwargs.values()))
+            return _call(
+                lambda *a: inner(*a[:n], **dict(zip(names, a[n:], strict=True))),
+                (*args, *kwargs.values()),
+            )
         return _call(self.function, args)
 
     def __repr__(self) -> str:
@@ -58,9 +61,11 @@ def _call(f: Any, args: tuple[Any, ...]) -> Any:
         except ShapeMiss:
             found = find_slowly(found.site, f, args, purpose)
             if found is not None and found.program is program:
-                program.call = program.compile_run(Once)
+                program.call = program.compile_run()
             continue
-        for owner, write, state in zip(found.got[1], program.writes, outs[program.n_outputs :], strict=True):
+        for owner, write, state in zip(
+            found.got[1], program.writes, outs[program.n_outputs :], strict=True
+        ):
             owner[write.name] = state
         return program.value(outs)
     with _eager.values_shown():

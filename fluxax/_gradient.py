@@ -87,7 +87,7 @@ def run(found: Found, f: Any, args: tuple[Any, ...], purpose: Purpose) -> tuple[
     while True:
         program = found.program
         if program.call is None:
-            program.call = jax.jit(Once(_graded(program)))
+            program.call = jax.jit(Once(_graded(program), "gradient"))
         try:
             outs = program.call(*found.got[0])
             break
@@ -136,7 +136,9 @@ def _gradient_of(program: Program, i: int, arg: Any, flat: list[Any]) -> Any:
 _warned: set[str] = set()
 
 
-def _warn_if_nothing(program: Program, args: tuple[Any, ...], grads: tuple[Any, ...], where: str) -> None:
+def _warn_if_nothing(
+    program: Program, args: tuple[Any, ...], grads: tuple[Any, ...], where: str
+) -> None:
     """Say once that the loss does not depend on a model: the outer one was used, most likely."""
     for arg, grad in zip(args, grads, strict=True):
         if isinstance(arg, Module) and where not in _warned and not jax.tree.leaves(grad):

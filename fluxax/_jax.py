@@ -32,6 +32,15 @@ def current_trace() -> Any:
     return _core.unsafe_get_current_trace()
 
 
+def beside(host: Any, like: Any) -> Any:
+    """A NumPy array on the device of another array, as firmly there as that one; compiles nothing.
+
+    JAX compiles anew where a committed array comes in an uncommitted one's place.
+    """
+    firm = type(like) is ArrayImpl and like.committed
+    return jax.device_put(host, like.sharding if firm else None)
+
+
 def tracing() -> bool:
     """Whether some JAX transformation is tracing in this thread."""
     return not _core.trace_state_clean()

@@ -59,9 +59,13 @@ class Module:
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
         if "__slots__" in cls.__dict__:
-            raise TypeError(f"A Module keeps its attributes in a dict; remove __slots__ from {cls.__name__}.")
+            raise TypeError(
+                f"A Module keeps its attributes in a dict; remove __slots__ from {cls.__name__}."
+            )
         _tree.register_kind(cls, _tree.OBJECT)
-        register_pytree_with_keys(cls, _flatten_with_keys, lambda aux, xs: aux.fill(cls, xs), _flatten)
+        register_pytree_with_keys(
+            cls, _flatten_with_keys, lambda aux, xs: aux.fill(cls, xs), _flatten
+        )
 
     def __setattr__(self, name: str, value: Any) -> None:
         if is_tracer(value) and current_trace() is not run.trace and not _may_write(self, name):
@@ -262,7 +266,9 @@ class _Key:
         return hash(self.path)
 
 
-def _split(value: Any, path: _tree.Path, children: list[tuple[Any, Any]], odd: frozenset[Any]) -> Any:
+def _split(
+    value: Any, path: _tree.Path, children: list[tuple[Any, Any]], odd: frozenset[Any]
+) -> Any:
     """Put the children below `value` into the list; return the skeleton of the rest."""
     if path in odd or _is_child(value):
         children.append((path[0] if len(path) == 1 else _Key(path), value))

@@ -98,9 +98,13 @@ def loadmodel(model: Any, new: Any) -> Any:
     for name in [*mine, *theirs]:
         if name not in mine or name not in theirs:
             lacking = "the model" if name not in mine else "the tree that was given"
-            raise ValueError(f"loadmodel expects trees of one structure, got an array at {name} that {lacking} lacks.")
+            raise ValueError(
+                f"loadmodel expects trees of one structure, got an array at {name} that {lacking} lacks."
+            )
         if mine[name].shape != theirs[name].shape:
-            raise ValueError(f"loadmodel expects {short(mine[name])} at {name}, got {short(theirs[name])}.")
+            raise ValueError(
+                f"loadmodel expects {short(mine[name])} at {name}, got {short(theirs[name])}."
+            )
     _check_ties(mine, theirs)
     put(model, lambda path, _: theirs[_tree.path_string(path)])
     return model
@@ -116,7 +120,9 @@ def _check_ties(mine: dict[str, Any], theirs: dict[str, Any]) -> None:
         at = first.setdefault(id(array), name)
         a, b = theirs[at], theirs[name]
         if a is not b and not bool((jax.numpy.asarray(a) == jax.numpy.asarray(b)).all()):
-            raise ValueError(f"loadmodel expects one value for the tied {at} and {name}, got two. Untie them first.")
+            raise ValueError(
+                f"loadmodel expects one value for the tied {at} and {name}, got two. Untie them first."
+            )
 
 
 def put(tree: Any, new: Callable[[_tree.Path, Any], Any]) -> Any:

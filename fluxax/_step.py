@@ -15,6 +15,7 @@ from fluxax._compile._objective import first_of
 from fluxax._compile._program import Found, find, find_slowly
 from fluxax._compile._site import Purpose
 from fluxax._compile._traced import Once, Program, ShapeMiss
+from fluxax._jax import ArrayImpl, beside
 from fluxax._module import Module
 from fluxax._parameters import put
 from fluxax.optimisers import _apply
@@ -60,7 +61,7 @@ class Fused:
 
     def rearm(self) -> None:
         """Compile again at the next call."""
-        self.call = jax.jit(Once(self._run), donate_argnums=(2, 3))
+        self.call = jax.jit(Once(self._run, "trainstep"), donate_argnums=(2, 3))
         self.fresh = True
 
     def _run(
@@ -74,10 +75,19 @@ class Fused:
         new_xs, new_arrays, new_counts = _apply.apply_rules(
             self.templates, self.numbers, vector, arrays, counts, xs, grads
         )
-        keep = lambda new, old: [n if n is o else jnp.where(good, n, o) for n, o in zip(new, old, strict=True)]
+        keep = lambda new, old: [
+            n if n is o else jnp.where(good, n, o) for n, o in zip(new, old, strict=True)
+        ]
         states = _held(program, inputs, outs, good, alive)
         new_counts = new_counts if new_counts is counts else jnp.where(good, new_counts, counts)
-        return outs[: program.n_outputs], keep(new_xs, xs), keep(new_arrays, arrays), new_counts, states, good
+        return (
+            outs[: program.n_outputs],
+            keep(new_xs, xs),
+            keep(new_arrays, arrays),
+            new_counts,
+            states,
+            good,
+        )
 
     def settle(self, *arguments: Any) -> None:
         """Trace once without compiling, to learn which hyperparameters the program takes."""
@@ -129,8 +139,11 @@ _RECENT = 8
 _true: list[Any] = []
 
 
-def always() -> Any:
-    """The flag of a run in which nothing went wrong."""
+def _always(plan: Plan) -> Any:
+    """The flag of a run in which nothing went wrong, where the state lies."""
+    counts = plan.store.counts
+    if type(counts) is ArrayImpl and counts.committed:
+        return beside(np.True_, counts)
     if not _true:
         _true.append(jax.device_put(np.True_))
     return _true[0]
@@ -143,9 +156,13 @@ class Step(NamedTuple):
     good: Any
 
 
-def step(who: str, loss: Any, model: Any, args: tuple[Any, ...], opt_state: Any, alive: Any) -> Step:
-    """One guarded training step."""
+def step(
+    who: str, loss: Any, model: Any, args: tuple[Any, ...], opt_state: Any, alive: Any = None
+) -> Step:
+    """One guarded training step; `alive` is the flag that the step before gave."""
     plan = _find_plan(who, opt_state, model)
+    if alive is None:
+        alive = _always(plan)
     purpose = plan.purposes.get(len(args)) or _new_purpose(plan, len(args))
     frozen = lambda: _frozen_modules(opt_state, model)
     found = find(loss, args, purpose, frozen)
@@ -192,7 +209,11 @@ def _run(plan: Plan, found: Found, model: Any, alive: Any) -> Step:
     def commit(new: Any) -> None:
         outs, xs, store.arrays, store.counts, states, good = new
         if program.places.settable:
-            any(map(setitem, places, fused.keys, xs if fused.plain else [xs[k] for k in fused.which]))
+            any(
+                map(
+                    setitem, places, fused.keys, xs if fused.plain else [xs[k] for k in fused.which]
+                )
+            )
         else:
             old = {id(parameters[p]): x for p, x in zip(fused.position, xs, strict=True)}
             put(model, lambda _, a: old.get(id(a), a))
@@ -204,12 +225,19 @@ def _run(plan: Plan, found: Found, model: Any, alive: Any) -> Step:
 
 
 def _uncompiled(
-    loss: Any, model: Any, args: tuple[Any, ...], opt_state: Any, differentiated: tuple[bool, ...], alive: Any
+    loss: Any,
+    model: Any,
+    args: tuple[Any, ...],
+    opt_state: Any,
+    differentiated: tuple[bool, ...],
+    alive: Any,
 ) -> Step:
     """The same step for a loss that cannot be compiled."""
     if not bool(alive):
         return Step(float("nan"), False)
-    value, grads = _eager.value_and_gradients(loss, args, differentiated, _eager.Guard(_frozen_modules(opt_state, model)))
+    value, grads = _eager.value_and_gradients(
+        loss, args, differentiated, _eager.Guard(_frozen_modules(opt_state, model))
+    )
     arrays = [first_of(value), *jax.tree.leaves(grads[0])]
     good = _eager.all_finite(arrays)
     if good:
@@ -276,9 +304,11 @@ def _merge_stores(leaves: list[Leaf]) -> None:
         store.counts = np.append(store.counts, np.asarray(old.counts)).astype(np.int32)
     for leaf in {id(leaf): leaf for leaf in leaves}.values():
         arrays, counts = offsets[id(leaf.store)]
-        leaf.slots = [s._replace(i=s.i + (counts if s.sort == "count" else arrays)) for s in leaf.slots]
+        leaf.slots = [
+            s._replace(i=s.i + (counts if s.sort == "count" else arrays)) for s in leaf.slots
+        ]
         leaf.store = store
-    store.counts = jax.device_put(store.counts)
+    store.counts = beside(store.counts, store.arrays[0] if store.arrays else None)
     store.shared = True
 
 

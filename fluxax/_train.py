@@ -14,7 +14,7 @@ from fluxax import _tree
 from fluxax._bar import Bar
 from fluxax._compile._objective import first_of
 from fluxax._errors import short
-from fluxax._step import Step, always, step
+from fluxax._step import Step, step
 from fluxax.optimisers._rule import is_rule
 from fluxax.optimisers._state import Leaf
 
@@ -34,7 +34,11 @@ class NonFiniteLoss(FloatingPointError):
         self.index, self.value, self.losses = index, value, losses
         self.phase = "backward" if math.isfinite(value) else "forward"
         self.path: str | None = None
-        what = f"the loss is {value}" if self.phase == "forward" else f"a gradient is not finite (the loss is {value})"
+        what = (
+            f"the loss is {value}"
+            if self.phase == "forward"
+            else f"a gradient is not finite (the loss is {value})"
+        )
         super().__init__(
             f"Training stopped at item {index}: {what}. The model and its state are as they were before "
             "that item. Lower the learning rate, clip the gradient, or look at that item."
@@ -68,7 +72,7 @@ def trainstep(loss: Any, model: Any, batch: Any, opt_state: Any) -> Any:
         4.0
     """
     _check("trainstep", loss, model, opt_state)
-    return step("trainstep", loss, model, (model, *_items(batch)), opt_state, always()).value
+    return step("trainstep", loss, model, (model, *_items(batch)), opt_state).value
 
 
 def train(
@@ -121,7 +125,7 @@ class _Pass:
     def __init__(self, loss: Any, model: Any, opt_state: Any):
         self.loss, self.model, self.opt_state = loss, model, opt_state
         self.steps: list[Step] = []
-        self.alive: Any = always()
+        self.alive: Any = None
 
     def take(self, item: Any) -> None:
         """Train on one item."""
@@ -130,7 +134,9 @@ class _Pass:
         self.steps.append(Step(first_of(done.value), done.good))
         self.alive = done.good if isinstance(done.good, jax.Array) else np.bool_(done.good)
         if len(self.steps) % self._LOOK == 0 or isinstance(done.good, bool):
-            self._look(max(0, len(self.steps) - self._LOOK) if isinstance(done.good, jax.Array) else -1)
+            self._look(
+                max(0, len(self.steps) - self._LOOK) if isinstance(done.good, jax.Array) else -1
+            )
 
     def _look(self, at: int) -> None:
         if not bool(self.steps[at].good):
@@ -186,13 +192,17 @@ def _refuse(wrong: dict[str, Any]) -> None:
             "train expects no callback, got `cb`. Write the loop: for d in data: "
             "val, grads = fx.withgradient(loss, model, *d); fx.update(opt_state, model, grads[0]); cb()."
         )
-    raise TypeError(f"train expects loss, model, data, opt_state and progress, got `{next(iter(wrong))}`.")
+    raise TypeError(
+        f"train expects loss, model, data, opt_state and progress, got `{next(iter(wrong))}`."
+    )
 
 
 def _check(who: str, loss: Any, model: Any, opt_state: Any) -> None:
     if type(opt_state) is _tree.Node:
         if not callable(loss):
-            raise TypeError(f"{who} expects a loss function first, got {short(loss)}. {_order(who)}")
+            raise TypeError(
+                f"{who} expects a loss function first, got {short(loss)}. {_order(who)}"
+            )
         return
     if is_rule(opt_state):
         name = type(opt_state).__name__
@@ -203,7 +213,9 @@ def _check(who: str, loss: Any, model: Any, opt_state: Any) -> None:
     if not callable(loss):
         raise TypeError(f"{who} expects a loss function first, got {short(loss)}. {_order(who)}")
     if isinstance(model, Leaf) or isinstance(model, _tree.Node) or opt_state is None:
-        raise TypeError(f"{who} expects a model and its state tree, got {short(model)} and {short(opt_state)}. {_order(who)}")
+        raise TypeError(
+            f"{who} expects a model and its state tree, got {short(model)} and {short(opt_state)}. {_order(who)}"
+        )
 
 
 def _order(who: str) -> str:

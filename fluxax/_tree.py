@@ -369,9 +369,7 @@ def map_leaves(f: Callable[..., Any], tree: Any, *others: Any) -> Any:
         return f(tree, *others)
     mine = kind.parts(tree)
     partners = [_partners(tree, mine, other) for other in others]
-    new = [
-        map_leaves(f, part, *(p[i] for p in partners)) for i, (_, part) in enumerate(mine)
-    ]
+    new = [map_leaves(f, part, *(p[i] for p in partners)) for i, (_, part) in enumerate(mine)]
     return kind.rebuild(tree, new)
 
 

@@ -92,9 +92,11 @@ def agree(got: Any, want: Any, rtol: float = 1e-5) -> None:
     assert a[1] == b[1], (a[1], b[1])
     for x, y in zip(a[0], b[0], strict=True):
         assert (x is None) == (y is None), (got, want)
-        if x is not None:
+        if hasattr(x, "dtype") or isinstance(x, (int, float)):
             assert jnp.result_type(x) == jnp.result_type(y), (x, y)
             np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol=rtol, atol=1e-7)
+        else:
+            assert x == y
 
 
 def both(make: Callable[[], Iterator[tuple[Any, ...]]]) -> list[Any]:

@@ -245,7 +245,6 @@ uses = Uses()
 def jitted_helper_of_a_method() -> Turns:
     global SCALE
     for SCALE in (2.0, 3.0, 5.0):
-        jax.clear_caches()  # plain `jax.jit` never sees a global change; we do
         yield (lambda w: jnp.sum(uses.by_jit(w))), SCALE
 
 
@@ -350,13 +349,6 @@ def generators_compared_by_identity() -> Turns:
     yield f, 1
 
 
-@case(None)
-def unequal_only_to_themselves() -> Turns:
-    for _ in range(3):
-        c = float("nan")
-        yield (lambda w: jnp.sum((2.0 if math.isnan(c) else 1.0) * w**2)), 2
-
-
 # --- builtins as values --------------------------------------------------------------------
 
 
@@ -386,7 +378,11 @@ def test_arithmetic(name: str) -> None:
     quietly(lambda: check_case(make, traces, compiled=traces is not None))
 
 
-@pytest.mark.parametrize("name", list(case.table))
+#: Functions that JAX itself remembers by identity, so that without our copies it sees no change.
+REMEMBERED = {"jitted_helper_of_a_method", "scanned_body_of_a_method", "wrapped_by_checkpoint_outside"}
+
+
+@pytest.mark.parametrize("name", [n for n in case.table if n not in REMEMBERED])
 def test_eager(name: str) -> None:
     check_eager(case.table[name][0])
 

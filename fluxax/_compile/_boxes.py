@@ -83,7 +83,8 @@ DICT = How(
 SET = How("set", shell=set, fill=lambda *_: None, now=lambda s: dict.fromkeys(s, True))
 FROZENSET = How("frozenset", build=lambda old, _: old)
 TUPLE = How(
-    "tuple", build=lambda old, parts: _tree.TUPLE.rebuild(old, [parts[i] for i in range(len(parts))])
+    "tuple",
+    build=lambda old, parts: _tree.TUPLE.rebuild(old, [parts[i] for i in range(len(parts))]),
 )
 OBJECT = How(
     "object",
@@ -95,11 +96,18 @@ SLOTS = How(
     "slots",
     shell=lambda old: object.__new__(type(old)),
     fill=_fill_slots,
-    now=lambda v: {n: getattr(v, n) for c in type(v).__mro__ for n in vars(c).get("__slots__", ()) if hasattr(v, n)},
+    now=lambda v: {
+        n: getattr(v, n)
+        for c in type(v).__mro__
+        for n in vars(c).get("__slots__", ())
+        if hasattr(v, n)
+    },
 )
 FUNCTION = How("function", now=lambda f: dict(f.__dict__))  # its shell needs the cells: `_rebuild`
 CELL = How("cell", shell=lambda old: types.CellType(), fill=_fill_cell, now=_cell_now)
-EMPTY_CELL = How("empty cell", shell=lambda old: types.CellType(), fill=lambda *_: None, now=_cell_now)
+EMPTY_CELL = How(
+    "empty cell", shell=lambda old: types.CellType(), fill=lambda *_: None, now=_cell_now
+)
 METHOD = How("method", build=lambda old, p: types.MethodType(p["func"], p["self"]))
 BUILTIN_METHOD = How("builtin method", build=lambda old, p: getattr(p["self"], old.__name__))
 PARTIAL = How("partial", build=_build_partial)

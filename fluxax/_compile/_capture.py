@@ -87,7 +87,9 @@ class Capture:
 
     # -- the two roots
 
-    def arguments(self, args: tuple[Any, ...], differentiated: tuple[bool, ...], ints: dict[int, bool]) -> list[Spec]:
+    def arguments(
+        self, args: tuple[Any, ...], differentiated: tuple[bool, ...], ints: dict[int, bool]
+    ) -> list[Spec]:
         """The specs of the arguments; `ints` says which top-level ints count as real numbers."""
         found = []
         self._whole += 1
@@ -136,7 +138,9 @@ class Capture:
         if isinstance(value, Tracer):
             raise Sidestep(f"`{label}` belongs to another JAX transformation that is running")
         numpy = not isinstance(value, jax.Array)
-        if numpy and (value.dtype.hasobject or value.dtype.kind in "SUVMm" or type(value) is not np.ndarray):
+        if numpy and (
+            value.dtype.hasobject or value.dtype.kind in "SUVMm" or type(value) is not np.ndarray
+        ):
             return self._opaque(value, label)
         if self._fixed:
             return self._fixed_array(value, label, numpy)
@@ -158,7 +162,9 @@ class Capture:
         if not numpy:
             return self._const(value, label, identical=True)
         if value.nbytes > _MOST_BYTES:
-            raise Sidestep(f"a method reads the NumPy array `{label}`; make it a jnp array or an attribute")
+            raise Sidestep(
+                f"a method reads the NumPy array `{label}`; make it a jnp array or an attribute"
+            )
         box = self.box(value, label, boxes.CLASS, value.shape, value.dtype, value.tobytes())
         box.checks.append(("same_array({v}, {k})", value.copy()))
         return box
@@ -224,10 +230,18 @@ class Capture:
         for i, cell in enumerate(f.__closure__ or ()):
             spec = self._cell(cell, code.co_freevars[i])
             box.parts.append((f"{{v}}.__closure__[{i}]", ("cell", i), spec))
-        self._values_of(box, f.__defaults__ or (), "{v}.__defaults__", "default", _default_names(code, len(f.__defaults__ or ())))
+        self._values_of(
+            box,
+            f.__defaults__ or (),
+            "{v}.__defaults__",
+            "default",
+            _default_names(code, len(f.__defaults__ or ())),
+        )
         box.checks.append(("len({v}.__defaults__ or ()) == {k}", len(f.__defaults__ or ())))
         for name, value in (f.__kwdefaults__ or {}).items():
-            box.parts.append((f"{{v}}.__kwdefaults__[{name!r}]", ("kw", name), self.take(value, name)))
+            box.parts.append(
+                (f"{{v}}.__kwdefaults__[{name!r}]", ("kw", name), self.take(value, name))
+            )
         for name, value in f.__dict__.items():
             part = self.take(value, f"{f.__name__}.{name}")
             box.parts.append((f"{{v}}.__dict__[{name!r}]", ("attr", name), part))
@@ -244,7 +258,9 @@ class Capture:
             raise Sidestep(f"{where} assigns the global `{reads.writes_globals}`")
         for name in reads.globals:
             value = f.__globals__.get(name)
-            if (value is None and name in FORBIDDEN) or (value is not None and may_be_unsteady(value, reads.names)):
+            if (value is None and name in FORBIDDEN) or (
+                value is not None and may_be_unsteady(value, reads.names)
+            ):
                 raise Sidestep(f"{where} may use `{name}`")
 
     def _read_globals(self, box: Box, f: types.FunctionType, names: tuple[str, ...]) -> None:
@@ -298,7 +314,9 @@ class Capture:
         box.checks.append(("tuple({v}.keywords) == {k}", tuple(p.keywords)))
         box.parts.append(("{v}.func", "func", self.take(p.func, label)))
         for i, value in enumerate(p.args):
-            box.parts.append((f"{{v}}.args[{i}]", ("arg", i), self.take(value, f"{label}.args[{i}]")))
+            box.parts.append(
+                (f"{{v}}.args[{i}]", ("arg", i), self.take(value, f"{label}.args[{i}]"))
+            )
         for name, value in p.keywords.items():
             box.parts.append((f"{{v}}.keywords[{name!r}]", ("kw", name), self.take(value, name)))
         return box
@@ -306,7 +324,9 @@ class Capture:
     def take_wrapper(self, w: Any, label: str) -> Spec:
         """A `jax.jit` or `lru_cache` of the user's: the function inside is what runs."""
         inner = getattr(w, "__wrapped__", None)
-        if not is_user_function(inner) and not isinstance(inner, (types.MethodType, functools.partial)):
+        if not is_user_function(inner) and not isinstance(
+            inner, (types.MethodType, functools.partial)
+        ):
             return self._const(w, label, identical=True)
         box = self.box(w, label, boxes.WRAPPER)
         box.parts.append(("{v}.__wrapped__", "wrapped", self.take(inner, label)))
@@ -335,13 +355,17 @@ class Capture:
 
     def _items(self, box: Box, xs: Any, label: str) -> Box:
         for i, x in enumerate(xs):
-            read = f"item({{v}}, {i})" if type(xs) is _tree.NamedList else f"{{v}}[{i}]"  # NamedList's own is Python
+            read = (
+                f"item({{v}}, {i})" if type(xs) is _tree.NamedList else f"{{v}}[{i}]"
+            )  # NamedList's own is Python
             box.parts.append((read, i, self.take(x, f"{label}[{i}]")))
         return box
 
     def take_dict(self, d: dict[Any, Any], label: str) -> Spec:
         keys = tuple(d)
-        if not all(isinstance(k, (str, int, float, tuple, enum.Enum, type(None), type)) for k in keys):
+        if not all(
+            isinstance(k, (str, int, float, tuple, enum.Enum, type(None), type)) for k in keys
+        ):
             return self._opaque(d, label)
         box = self.box(d, label, boxes.DICT, static_key(keys))
         box.checks.append(("same(tuple({v}), {k})", keys))
@@ -404,7 +428,9 @@ class Capture:
         box = self.box(obj, label, boxes.SLOTS, tuple(names))
         self._class_of(box, type(obj))
         for name in names:
-            box.parts.append((f"{{v}}.{name}", name, self.take(getattr(obj, name), f"{label}.{name}")))
+            box.parts.append(
+                (f"{{v}}.{name}", name, self.take(getattr(obj, name), f"{label}.{name}"))
+            )
         return box
 
     def _class_of(self, box: Box, cls: type) -> None:
@@ -435,7 +461,9 @@ class Capture:
             wanted = name in self.names or (name.startswith("__") and name not in _UNSEEN_METHODS)
             if (wanted or constructed) and is_user_function(function):
                 reader = f"function_in({{v}}.__dict__[{name!r}])"
-                inner.parts.append((reader, ("method", name), self.take(function, f"{cls.__name__}.{name}")))
+                inner.parts.append(
+                    (reader, ("method", name), self.take(function, f"{cls.__name__}.{name}"))
+                )
 
     def take_class(self, cls: type, label: str) -> Spec:
         """A class that code names: its constructor may run, its attributes may be read."""
@@ -521,7 +549,9 @@ def _pure_python(cls: type) -> bool:
     return all(base is object or base.__flags__ & (1 << 9) for base in cls.__mro__)
 
 
-_CLOSED_PACKAGES = frozenset("logging tqdm threading io queue random multiprocessing subprocess".split())
+_CLOSED_PACKAGES = frozenset(
+    "logging tqdm threading io queue random multiprocessing subprocess".split()
+)
 _NAMESPACES = (types.SimpleNamespace,)
 
 Taker = Callable[[Capture, Any, str], Spec]

@@ -37,7 +37,11 @@ class _Copies:
             return self.reals[argument, path]
         if _tree.is_array(value):
             found = self.stand_ins.get(id(value))
-            return (jnp.asarray(value) if isinstance(value, np.ndarray) else value) if found is None else found
+            return (
+                (jnp.asarray(value) if isinstance(value, np.ndarray) else value)
+                if found is None
+                else found
+            )
         kind = _tree.kind_of(value)
         if kind is None:
             return value
@@ -58,7 +62,9 @@ class _Copies:
         originals = {id(new): old for old, new, _ in self._pairs}
         for old, new, before in self._pairs:
             now = _snapshot(new)
-            if len(now) == len(before) and all(a[1] is b[1] for a, b in zip(now, before, strict=True)):
+            if len(now) == len(before) and all(
+                a[1] is b[1] for a, b in zip(now, before, strict=True)
+            ):
                 continue
             if isinstance(old, list):
                 list.__setitem__(old, slice(None), [_settled(v, originals) for _, v in now])
@@ -66,7 +72,9 @@ class _Copies:
                 _update(old, before, now, originals, good)
 
 
-def _update(old: Any, before: list[Any], now: list[Any], originals: dict[int, Any], good: bool) -> None:
+def _update(
+    old: Any, before: list[Any], now: list[Any], originals: dict[int, Any], good: bool
+) -> None:
     target = old if isinstance(old, dict) else old.__dict__
     was = dict(before)
     for key, value in now:
@@ -116,12 +124,17 @@ class Variables:
 
     def leaves(self, ints: bool) -> list[Any]:
         numbers = [x for key, x in self.numbers.items() if ints or not isinstance(x, int)]
-        return [jnp.asarray(a) for a in self.arrays.values()] + [jnp.asarray(float(x)) for x in numbers]
+        return [jnp.asarray(a) for a in self.arrays.values()] + [
+            jnp.asarray(float(x)) for x in numbers
+        ]
 
     def copies(self, leaves: list[Any], ints: bool) -> _Copies:
         n = len(self.arrays)
         keys = [key for key, x in self.numbers.items() if ints or not isinstance(x, int)]
-        return _Copies(dict(zip(self.arrays, leaves[:n], strict=True)), dict(zip(keys, leaves[n:], strict=True)))
+        return _Copies(
+            dict(zip(self.arrays, leaves[:n], strict=True)),
+            dict(zip(keys, leaves[n:], strict=True)),
+        )
 
     def nested(self, args: tuple[Any, ...], grads: list[Any], ints: bool) -> list[Any]:
         """The gradients in the shape of the arguments; a tied array's at its first place."""
@@ -129,7 +142,10 @@ class Variables:
         by_array = dict(zip(self.arrays, grads[:n], strict=True))
         keys = [key for key, x in self.numbers.items() if ints or not isinstance(x, int)]
         by_place = dict(zip(keys, grads[n:], strict=True))
-        return [_tree.mirror(arg, lambda p, v, i=i: _pop(by_array, by_place, i, p, v)) for i, arg in enumerate(args)]
+        return [
+            _tree.mirror(arg, lambda p, v, i=i: _pop(by_array, by_place, i, p, v))
+            for i, arg in enumerate(args)
+        ]
 
 
 def _pop(by_array: dict[int, Any], by_place: dict[Any, Any], i: int, path: Any, value: Any) -> Any:
@@ -159,7 +175,9 @@ def value_and_gradients(
     except TypeError:
         if not has_ints:
             raise
-    return _differentiate(f, args, variables, ints=False, guard=guard)  # an int is needed as an integer
+    return _differentiate(
+        f, args, variables, ints=False, guard=guard
+    )  # an int is needed as an integer
 
 
 def _differentiate(
@@ -255,7 +273,9 @@ def _settle_one(value: Any) -> list[Any]:
         return list(value)
     if isinstance(value, (type, types.ModuleType)):
         return []
-    return _settle_dict(value.__dict__) if isinstance(getattr(value, "__dict__", None), dict) else []
+    return (
+        _settle_dict(value.__dict__) if isinstance(getattr(value, "__dict__", None), dict) else []
+    )
 
 
 def _carries(value: Any) -> bool:

@@ -57,4 +57,3 @@ def _put_back(box: Box, then: dict[Any, Any]) -> None:
         box.value.__dict__.update(then)
         for name in set(vars(box.value)) - set(then):
             del box.value.__dict__[name]
-

@@ -36,7 +36,8 @@ class Record:
         self.inputs: tuple[str, ...] = ()
         self.constants: dict[str, Any] = {}
         self.bytes_copied = 0
-        self.tokens: tuple[Any, ...] = ()
+        self.tokens: tuple[Any, ...] = ()  # the key of the newest program
+        self.settings: Any = None  # and what else shaped it: the frozen parts
         self.warned = False
 
     def __repr__(self) -> str:
@@ -71,10 +72,13 @@ class Records(list[Record]):
         rows = [("where", "traces", "seconds", "compiled", "last reason")]
         for r in self:
             last = r.reasons[-1] if r.reasons else ""
-            rows.append((r.where, str(r.traces), f"{r.seconds:.2f}", "yes" if r.compiled else "no", last))
+            rows.append(
+                (r.where, str(r.traces), f"{r.seconds:.2f}", "yes" if r.compiled else "no", last)
+            )
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         return "\n".join(
-            "  ".join([*(c.ljust(w) for c, w in zip(row[:4], widths, strict=True)), row[4]]) for row in rows
+            "  ".join([*(c.ljust(w) for c, w in zip(row[:4], widths, strict=True)), row[4]])
+            for row in rows
         )
 
     __repr__ = __str__
@@ -120,10 +124,13 @@ def clear() -> None:
     _records.clear()
 
 
-def difference(before: tuple[Any, ...], now: tuple[Any, ...]) -> str:
-    """The first thing that differs between two keys, as a reader would say it."""
+def difference(record: Record, now: tuple[Any, ...], settings: Any) -> str:
+    """The first thing that differs from the newest program's key, as a reader would say it."""
+    before = record.tokens
     if not before:
         return "first call"
+    if record.settings != settings:
+        return "other parts of the model are frozen"
     old = {_name(t): t for t in before}
     for token in now:
         name = _name(token)
@@ -159,9 +166,11 @@ def _changed(old: Any, new: Any) -> str:
 
 
 def _sort(token: Any) -> str:
-    return {"array": "a NumPy array" if token[2] is True else "an array", "number": "a number", "value": "a value"}.get(
-        token[1], f"a {token[1]}"
-    )
+    return {
+        "array": "a NumPy array" if token[2] is True else "an array",
+        "number": "a number",
+        "value": "a value",
+    }.get(token[1], f"a {token[1]}")
 
 
 def _text(key: Any) -> str:

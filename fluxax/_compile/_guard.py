@@ -115,14 +115,20 @@ class Emitter:
         if isinstance(spec.value, int):
             self.require(f"-2147483648 <= {name} < 2147483648")
         assert spec.index is not None
-        self.numbers[spec.index] = f"float({name})" if spec.real and isinstance(spec.value, int) else name
+        self.numbers[spec.index] = (
+            f"float({name})" if spec.real and isinstance(spec.value, int) else name
+        )
 
     def _box(self, box: Box, reader: str) -> None:
         v = self.fresh()
         self.lines.append(f"{v} = {reader}")
         self.boxes[box.number] = v
         for check, known in box.checks:
-            self.require(check.replace("{v}", v).replace("{k}", "" if known is None else self.constant(known)))
+            self.require(
+                check.replace("{v}", v).replace(
+                    "{k}", "" if known is None else self.constant(known)
+                )
+            )
         for read, key, part in box.parts:
             if read == "{k}":
                 self.emit(part, self.constant(key[1]))

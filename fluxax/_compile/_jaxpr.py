@@ -41,7 +41,9 @@ def dependence(jaxpr: Jaxpr, wanted: Sequence[bool]) -> list[bool]:
     A path runs through floating and complex values and ends at `stop_gradient`.
     Multiplication by zero is a path.
     """
-    needed = {v for v, w in zip(jaxpr.outvars, wanted, strict=True) if w and _is_var(v) and _inexact(v)}
+    needed = {
+        v for v, w in zip(jaxpr.outvars, wanted, strict=True) if w and _is_var(v) and _inexact(v)
+    }
     for eqn in reversed(jaxpr.eqns):
         outs = [v in needed for v in eqn.outvars]
         if any(outs) and eqn.primitive.name != "stop_gradient":
@@ -70,7 +72,9 @@ def _scan_operands(eqn: Any, outs: list[bool]) -> list[bool]:
     wanted = list(outs)
     while True:  # a carry that is needed is needed at every turn before
         used = dependence(body, wanted)
-        grown = [w or u for w, u in zip(wanted[:carries], used[consts : consts + carries], strict=True)]
+        grown = [
+            w or u for w, u in zip(wanted[:carries], used[consts : consts + carries], strict=True)
+        ]
         if grown == wanted[:carries]:
             return used
         wanted[:carries] = grown
@@ -78,7 +82,9 @@ def _scan_operands(eqn: Any, outs: list[bool]) -> list[bool]:
 
 # --- numbers ------------------------------------------------------------------------------
 
-_STRUCTURAL = frozenset("convert_element_type broadcast_in_dim reshape squeeze copy copy_p expand_dims".split())
+_STRUCTURAL = frozenset(
+    "convert_element_type broadcast_in_dim reshape squeeze copy copy_p expand_dims".split()
+)
 _INDEXED = frozenset("dynamic_slice dynamic_update_slice gather scatter".split())
 _RAW, _NORMALISED = "number", "index"
 
@@ -140,7 +146,9 @@ def _step(eqn: Any, operands: list[Host | None], bad: set[int]) -> list[Host | N
 
 
 def _normalises(eqn: Any, name: str) -> bool:
-    integers = all(np.issubdtype(v.aval.dtype, np.integer) or v.aval.dtype == bool for v in eqn.invars)
+    integers = all(
+        np.issubdtype(v.aval.dtype, np.integer) or v.aval.dtype == bool for v in eqn.invars
+    )
     return integers and name in ("lt", "add", "select_n", "concatenate")
 
 

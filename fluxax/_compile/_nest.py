@@ -65,5 +65,3 @@ def nested(nest: Any, grads: dict[int, Any]) -> Any:
         return grads.get(nest)
     make, parts = nest
     return make([nested(p, grads) for p in parts])
-
-

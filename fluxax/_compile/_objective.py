@@ -42,7 +42,9 @@ def loss_array(out: Any) -> Any:
     if isinstance(loss, float) and not isinstance(loss, np.generic):
         return jnp.asarray(loss)
     if not _tree.is_array(loss) and not isinstance(loss, np.generic):
-        raise BadLoss(f"The objective expects to return a real number, got {short(loss)}. Return the loss.")
+        raise BadLoss(
+            f"The objective expects to return a real number, got {short(loss)}. Return the loss."
+        )
     return jnp.asarray(loss)
 
 
@@ -57,5 +59,3 @@ def check_loss(aval: Any, where: str) -> None:
             f"The objective at {where} expects to return a real scalar, got {short(aval)}. "
             "Reduce it, with jnp.mean or jnp.sum; for all derivatives of an array there is fx.jacobian."
         )
-
-

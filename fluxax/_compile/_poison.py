@@ -16,7 +16,9 @@ from fluxax._compile._spec import Sidestep
 
 
 def _refuse(self: Any, *_: Any, **__: Any) -> Any:
-    raise Sidestep(f"it uses `{object.__getattribute__(self, '_what')}`, which cannot be compared between calls")
+    raise Sidestep(
+        f"it uses `{object.__getattribute__(self, '_what')}`, which cannot be compared between calls"
+    )
 
 
 class Poison:
@@ -48,8 +50,7 @@ _UNSTEADY = frozenset(
     "threading multiprocessing signal select asyncio sqlite3 urllib http requests gc inspect "
     "traceback pickle shelve csv zoneinfo getpass platform queue sched locale warnings pdb wandb "
     "tqdm mlflow atexit contextvars weakref builtins numpy.random posix _random _io nt _thread "
-    "_datetime"
-    .split()
+    "_datetime".split()
 )
 
 
@@ -111,7 +112,9 @@ def may_be_unsteady(value: Any, names: frozenset[str]) -> bool:
     return callable(value) and is_unsteady(value)
 
 
-def _import(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
+def _import(
+    name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0
+) -> Any:
     """`import` inside the function: packages as constants, the user's own modules not."""
     module = builtins.__import__(name, globals, locals, fromlist, level)
     file = getattr(module, "__file__", None)

@@ -52,7 +52,9 @@ class Found(NamedTuple):
     site: Site
 
 
-def find(f: Any, args: tuple[Any, ...], purpose: Purpose, frozen: Frozen = no_modules) -> Found | None:
+def find(
+    f: Any, args: tuple[Any, ...], purpose: Purpose, frozen: Frozen = no_modules
+) -> Found | None:
     """The program for a call, or `None` if it must run uncompiled."""
     if _explain.switches.eager:
         return None
@@ -74,7 +76,11 @@ def _root(f: Any) -> Any:
     while True:
         if type(f) is types.FunctionType:
             return f.__code__
-        inner = getattr(f, "__wrapped__", None) or getattr(f, "__func__", None) or getattr(f, "func", None)
+        inner = (
+            getattr(f, "__wrapped__", None)
+            or getattr(f, "__func__", None)
+            or getattr(f, "func", None)
+        )
         if inner is None or inner is f:
             call = getattr(type(f), "__call__", None)
             return call.__code__ if type(call) is types.FunctionType else type(f)
@@ -134,7 +140,9 @@ def uncompiled(site: Site, reason: str) -> None:
         )
 
 
-def _attempt(site: Site, f: Any, args: tuple[Any, ...], purpose: Purpose, frozen: Frozen) -> Found | None:
+def _attempt(
+    site: Site, f: Any, args: tuple[Any, ...], purpose: Purpose, frozen: Frozen
+) -> Found | None:
     """One walk and one look-up or trace; `None` asks for another after something was learnt."""
     capture, arguments, function = _walk(site, f, args, purpose)
     key = (capture.key, trace_settings())
@@ -153,7 +161,9 @@ def _attempt(site: Site, f: Any, args: tuple[Any, ...], purpose: Purpose, frozen
     return Found(entry.program, got, site)
 
 
-def _walk(site: Site, f: Any, args: tuple[Any, ...], purpose: Purpose) -> tuple[Capture, list[Spec], Spec]:
+def _walk(
+    site: Site, f: Any, args: tuple[Any, ...], purpose: Purpose
+) -> tuple[Capture, list[Spec], Spec]:
     while True:
         capture = Capture(site.numbers, site.names)
         arguments = capture.arguments(args, purpose.differentiated, site.ints)
@@ -168,11 +178,11 @@ def _learn_numbers(site: Site, capture: Capture) -> bool:
     changed = [
         label
         for label, value in capture.constants.items()
-        if label in site.seen and site.seen[label] != static_key(value) and label not in site.numbers
+        if label in site.seen
+        and site.seen[label] != static_key(value)
+        and label not in site.numbers
     ]
     site.seen.update((label, static_key(v)) for label, v in capture.constants.items())
     for label in changed:
         site.numbers[label] = INPUT
     return bool(changed)
-
-

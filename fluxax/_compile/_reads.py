@@ -68,7 +68,11 @@ def _inspect(code: CodeType) -> Reads:
 
 
 def _package_folders() -> tuple[str, ...]:
-    found = {p for k, p in sysconfig.get_paths().items() if k in ("stdlib", "platstdlib", "purelib", "platlib")}
+    found = {
+        p
+        for k, p in sysconfig.get_paths().items()
+        if k in ("stdlib", "platstdlib", "purelib", "platlib")
+    }
     found |= {os.path.dirname(os.path.dirname(m.__file__ or "")) for m in (jax, np)}
     found.add(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # fluxax itself
     return tuple(os.path.join(os.path.realpath(p), "") for p in found if p) + tuple(

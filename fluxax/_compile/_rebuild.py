@@ -110,10 +110,16 @@ class Rebuild:
         fresh = [s for s in cells.values() if isinstance(s, Box)]
         for spec in fresh:
             self._shell(spec)
-        closure = tuple(self._copies[_number_of(cells["cell", i])] for i in range(len(old.__closure__ or ())))
+        closure = tuple(
+            self._copies[_number_of(cells["cell", i])] for i in range(len(old.__closure__ or ()))
+        )
         space = self._space(old.__globals__)
         new = types.FunctionType(old.__code__, space, old.__name__, None, closure or None)
-        new.__qualname__, new.__module__, new.__doc__ = old.__qualname__, old.__module__, old.__doc__
+        new.__qualname__, new.__module__, new.__doc__ = (
+            old.__qualname__,
+            old.__module__,
+            old.__doc__,
+        )
         self._copies[box.number] = new
         self.originals[id(new)] = old
         for spec in fresh:
@@ -165,7 +171,9 @@ class Rebuild:
         for box, new, before in self._before:
             assert box.how.now is not None
             now = box.how.now(new)
-            if len(now) == len(before) and all(now.get(k, _NOTHING) is v for k, v in before.items()):
+            if len(now) == len(before) and all(
+                now.get(k, _NOTHING) is v for k, v in before.items()
+            ):
                 if list(now) != list(before):
                     raise Sidestep(_wrote(box, "its order"))
                 continue
@@ -176,12 +184,16 @@ class Rebuild:
         return found
 
     def _changed(self, box: Box, before: dict[Any, Any], now: dict[Any, Any]) -> list[Any]:
-        changed = [k for k in {**before, **now} if now.get(k, _NOTHING) is not before.get(k, _NOTHING)]
+        changed = [
+            k for k in {**before, **now} if now.get(k, _NOTHING) is not before.get(k, _NOTHING)
+        ]
         if not isinstance(box.value, Module):
             raise Sidestep(_wrote(box, changed[0]))
         for name in changed:
             new, old = now.get(name, _NOTHING), before.get(name, _NOTHING)
-            if not _tree.is_array(new) or not (old is _NOTHING or old is None or _tree.is_array(old)):
+            if not _tree.is_array(new) or not (
+                old is _NOTHING or old is None or _tree.is_array(old)
+            ):
                 raise Sidestep(_wrote(box, name))
         return [(box, name, now[name]) for name in changed]
 

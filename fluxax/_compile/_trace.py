@@ -20,7 +20,7 @@ from fluxax._compile._objective import BadLoss, check_loss, first_of, loss_array
 from fluxax._compile._rebuild import Rebuild, map_outputs
 from fluxax._compile._spec import Arr, Box, Num, Sidestep, Spec, Tied
 from fluxax._compile._site import Entry, Purpose, Site
-from fluxax._compile._traced import Hole, Once, Program, Write, floating
+from fluxax._compile._traced import Hole, Program, Write, floating
 from fluxax._compile._tripwire import Tripwire
 
 
@@ -28,7 +28,13 @@ class Trace:
     """One trace of a function on copies."""
 
     def __init__(
-        self, site: Site, capture: Capture, arguments: list[Spec], function: Spec, purpose: Purpose, frozen: Callable[[], frozenset[int]]
+        self,
+        site: Site,
+        capture: Capture,
+        arguments: list[Spec],
+        function: Spec,
+        purpose: Purpose,
+        frozen: Callable[[], frozenset[int]],
     ):
         self.site, self.capture, self.purpose = site, capture, purpose
         self.arguments, self.function, self.frozen = arguments, function, frozen
@@ -56,10 +62,12 @@ class Trace:
                 self.site.numbers[label] = FIXED
             return None
         program = self._program(closed)
-        guard, program.places = make_guard(self.function, self.arguments, self.writes, program.parameters)
+        guard, program.places = make_guard(
+            self.function, self.arguments, self.writes, program.parameters
+        )
         record = self.site.record
-        record.traced(_explain.difference(record.tokens, self.capture.key))
-        record.tokens = self.capture.key
+        record.traced(_explain.difference(record, self.capture.key, self.purpose.settings))
+        record.tokens, record.settings = self.capture.key, self.purpose.settings
         record.seconds += time.perf_counter() - start
         self._describe(record)
         return Entry(guard, program, key)
@@ -84,7 +92,9 @@ class Trace:
             return
         if isinstance(error, jax.errors.JAXTypeError | jax.errors.JAXIndexError):
             raise Sidestep(f"it needs the value of a traced array{_place(error)}") from None
-        raise Sidestep(f"tracing it raised {type(error).__name__}: {_first_line(error)}{_place(error)}") from None
+        raise Sidestep(
+            f"tracing it raised {type(error).__name__}: {_first_line(error)}{_place(error)}"
+        ) from None
 
     def _number_is_to_blame(self) -> bool:
         """Whether numbers were inputs in a trace that failed; they become constants again."""
@@ -101,8 +111,15 @@ class Trace:
         return blamed
 
     def _closed(self) -> Any:
-        arrays = [jax.ShapeDtypeStruct(a.shape, jax.dtypes.canonicalize_dtype(a.dtype)) if type(a) is np.ndarray else a for a in self.capture.arrays]
-        numbers = [float(n) if i in self.capture.real else n for i, n in enumerate(self.capture.values)]
+        arrays = [
+            jax.ShapeDtypeStruct(a.shape, jax.dtypes.canonicalize_dtype(a.dtype))
+            if type(a) is np.ndarray
+            else a
+            for a in self.capture.arrays
+        ]
+        numbers = [
+            float(n) if i in self.capture.real else n for i, n in enumerate(self.capture.values)
+        ]
         before = [(box, box.how.now(box.value)) for box in self.capture.fixed_boxes if box.how.now]
         state = np.random.get_state(), random_state()
         try:
@@ -153,22 +170,28 @@ class Trace:
         return [labels[i] for i in sorted(lonely_numbers(closed.jaxpr, numbers))]
 
     def _program(self, closed: Any) -> Program:
-        writes = [Write(_input_of(box, name), name, f"{box.label}.{name}") for box, name, _ in self.writes]
+        writes = [
+            Write(_input_of(box, name), name, f"{box.label}.{name}") for box, name, _ in self.writes
+        ]
         program = Program(closed, self.shape, writes, self.n_outputs)
         capture = self.capture
         program.n_arrays = len(capture.arrays)
         if self.purpose.name == "value":
-            program.call = program.compile_run(Once)
+            program.call = program.compile_run()
             return program
         check_loss(closed.out_avals[0], self.site.record.where)
         leaves = [t and floating(a) for t, a in zip(capture.trainable, capture.arrays, strict=True)]
         leaves += [i in capture.real for i in range(len(capture.values))]
         wanted = [i == 0 for i in range(len(closed.out_avals))]
         depends = dependence(closed.jaxpr, wanted)
-        program.used = [i for i, (leaf, d) in enumerate(zip(leaves, depends, strict=True)) if leaf and d]
+        program.used = [
+            i for i, (leaf, d) in enumerate(zip(leaves, depends, strict=True)) if leaf and d
+        ]
         program.n_leaves = sum(leaves)
         if self.purpose.name == "step":
-            program.parameters = [i for i, leaf in enumerate(leaves) if leaf and i < program.n_arrays]
+            program.parameters = [
+                i for i, leaf in enumerate(leaves) if leaf and i < program.n_arrays
+            ]
         program.nests = [nest_of(spec, program.n_arrays) for spec in self.arguments]
         program.labels = capture.labels
         return program
@@ -233,5 +256,3 @@ def _place(error: BaseException) -> str:
             place = f" at {code.co_filename}:{trace.tb_lineno}"
         trace = trace.tb_next
     return place
-
-

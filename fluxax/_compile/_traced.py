@@ -45,9 +45,9 @@ class Program:
         self.call: Any = None
         self.extra: dict[Any, Any] = {}  # programs that later rooms build around this one
 
-    def compile_run(self, once: Any) -> Any:
+    def compile_run(self) -> Any:
         """The program without a gradient, to be called with its inputs."""
-        return jax.jit(once(lambda *inputs: self.run(inputs)))
+        return jax.jit(Once(lambda *inputs: self.run(inputs), "compiled"))
 
     def run(self, inputs: Any) -> list[Any]:
         """The outputs, then the written states; to be traced."""
@@ -102,8 +102,9 @@ class ShapeMiss(Exception):
 class Once:
     """A function that JAX may trace only once: a second time means that shapes changed unseen."""
 
-    def __init__(self, function: Callable[..., Any]):
+    def __init__(self, function: Callable[..., Any], name: str):
         self.function = function
+        self.__name__ = self.__qualname__ = name  # what profiles and logs call the program
         self.done = False
 
     def __call__(self, *inputs: Any) -> Any:
@@ -112,5 +113,3 @@ class Once:
         outs = self.function(*inputs)
         self.done = True
         return outs
-
-

@@ -67,7 +67,11 @@ class Tripwire:
         code = frame.f_code
         if code in _ERRORS or code in _TEXTS:
             self._value_needed(frame, code)
-        elif id(frame.f_globals) not in self.spaces and _is_user(frame) and id(code) not in self.codes:
+        elif (
+            id(frame.f_globals) not in self.spaces
+            and _is_user(frame)
+            and id(code) not in self.codes
+        ):
             self.reason = (
                 f"it calls {code.co_name} ({code.co_filename}:{code.co_firstlineno}) "
                 "in a way that cannot be followed"

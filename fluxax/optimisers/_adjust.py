@@ -37,7 +37,9 @@ def adjust(tree: Any, eta: Any = None, **fields: Any) -> None:
     if eta is not None:
         fields = {"eta": eta, **fields}
     if not fields:
-        raise ValueError("adjust expects something to set, got only the tree. Write adjust(tree, 0.01).")
+        raise ValueError(
+            "adjust expects something to set, got only the tree. Write adjust(tree, 0.01)."
+        )
     plan: list[tuple[Any, str, Any]] = []
     for name, value in fields.items():
         found = [rule for leaf in leaves for rule in holders(leaf.rule, name)]

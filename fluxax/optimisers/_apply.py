@@ -13,7 +13,17 @@ from jax import lax
 
 from fluxax._module import static_key
 from fluxax.optimisers._hyper import Pack, pack_dtype
-from fluxax.optimisers._rule import array_view, fields_of, hyper_view, is_rule, room, rows_view, rules_in, static_view, watched
+from fluxax.optimisers._rule import (
+    array_view,
+    fields_of,
+    hyper_view,
+    is_rule,
+    room,
+    rows_view,
+    rules_in,
+    static_view,
+    watched,
+)
 from fluxax.optimisers._state import Leaf, Slot
 
 _VIEWS = ("hyper", "array", "static")
@@ -32,7 +42,9 @@ def settle_view(rule: Any, leaf: Leaf) -> None:
     size = size_for([rule])
     vector = jax.ShapeDtypeStruct((size,), pack_dtype())
     state = leaf.abstract_state()
-    jax.eval_shape(lambda v, s, x, dx: _apply_one(rule, Pack(v), 0, s, x, dx)[1], vector, state, x, x)
+    jax.eval_shape(
+        lambda v, s, x, dx: _apply_one(rule, Pack(v), 0, s, x, dx)[1], vector, state, x, x
+    )
 
 
 def signature(leaf: Leaf) -> Any:
@@ -47,7 +59,10 @@ def rule_signature(rule: Any) -> Any:
 
 def _rule_signature(rule: Any, fixed: bool) -> Any:
     static, names = getattr(rule, "static", ()), fields_of(rule)
-    return (type(rule), tuple((n, _field_signature(getattr(rule, n), fixed or n in static)) for n in names))
+    return (
+        type(rule),
+        tuple((n, _field_signature(getattr(rule, n), fixed or n in static)) for n in names),
+    )
 
 
 def _field_signature(value: Any, static: bool) -> Any:
@@ -55,7 +70,11 @@ def _field_signature(value: Any, static: bool) -> Any:
         return _rule_signature(value, static)
     if isinstance(value, (tuple, list)):
         return tuple(_field_signature(v, static) for v in value)
-    if not static and isinstance(value, (int, float, np.generic)) and not isinstance(value, (bool, np.bool_)):
+    if (
+        not static
+        and isinstance(value, (int, float, np.generic))
+        and not isinstance(value, (bool, np.bool_))
+    ):
         return "number"
     return static_key(value)
 
@@ -92,7 +111,13 @@ def template(leaf: Leaf) -> Template:
 
 
 def apply_rules(
-    leaves: list[Template], numbers: Numbers, vector: Any, arrays: list[Any], counts: Any, xs: list[Any], grads: list[Any]
+    leaves: list[Template],
+    numbers: Numbers,
+    vector: Any,
+    arrays: list[Any],
+    counts: Any,
+    xs: list[Any],
+    grads: list[Any],
 ) -> tuple[list[Any], list[Any], Any]:
     """New parameters, state arrays and step counts; to be traced. Parameters are given by leaf."""
     step = _Step(leaves, numbers, vector, arrays, counts, xs, grads)
@@ -113,9 +138,22 @@ class _Step:
     """One trace of the rules of all leaves."""
 
     def __init__(
-        self, leaves: list[Template], numbers: Numbers, vector: Any, arrays: list[Any], counts: Any, xs: list[Any], grads: list[Any]
+        self,
+        leaves: list[Template],
+        numbers: Numbers,
+        vector: Any,
+        arrays: list[Any],
+        counts: Any,
+        xs: list[Any],
+        grads: list[Any],
     ):
-        self.leaves, self.arrays, self.counts, self.xs, self.grads = leaves, arrays, counts, xs, grads
+        self.leaves, self.arrays, self.counts, self.xs, self.grads = (
+            leaves,
+            arrays,
+            counts,
+            xs,
+            grads,
+        )
         self.pack = numbers.pack = Pack(vector)
         self.new_xs, self.new_arrays = list(xs), list(arrays)
         self.new_counts: dict[int, Any] = {}  # by position: a vector that starts there
@@ -124,7 +162,9 @@ class _Step:
         """The step of a leaf with arrays of its own."""
         leaf, x = self.leaves[k], self.xs[k]
         values = [self.counts[s.i] if s.sort == "count" else self.arrays[s.i] for s in leaf.slots]
-        state, step = _apply_one(leaf.rule, self.pack, k, jax.tree.unflatten(leaf.structure, values), x, self.grads[k])
+        state, step = _apply_one(
+            leaf.rule, self.pack, k, jax.tree.unflatten(leaf.structure, values), x, self.grads[k]
+        )
         for slot, new in zip(leaf.slots, leaf.structure.flatten_up_to(state), strict=True):
             if slot.sort == "count":
                 self.new_counts[slot.i] = jnp.reshape(new, 1)
@@ -147,16 +187,28 @@ class _Step:
         view = rows_view(first.rule, self.pack, [rows.get(row, whole) for row in range(n)])
         state, step = view.apply(jax.tree.unflatten(first.structure, values), x, dx)
         moves = None if len(rows) == n else np.array([[row in rows] for row in range(n)])
-        for slot, start, new in zip(first.slots, starts, first.structure.flatten_up_to(state), strict=True):
-            old = self.counts[start : start + n, None] if slot.sort == "count" else self.arrays[slot.i]
-            new = new.astype(old.dtype) if moves is None else jnp.where(moves, new, old).astype(old.dtype)
+        for slot, start, new in zip(
+            first.slots, starts, first.structure.flatten_up_to(state), strict=True
+        ):
+            old = (
+                self.counts[start : start + n, None]
+                if slot.sort == "count"
+                else self.arrays[slot.i]
+            )
+            new = (
+                new.astype(old.dtype)
+                if moves is None
+                else jnp.where(moves, new, old).astype(old.dtype)
+            )
             if slot.sort == "count":
                 self.new_counts[start] = new[:, 0]
             else:
                 self.new_arrays[slot.i] = new
         new_x = x if step is None else (x - step).astype(x.dtype)
         for row, k in rows.items():
-            self.new_xs[k] = new_x[row, : math.prod(self.leaves[k].shape)].reshape(self.leaves[k].shape)
+            self.new_xs[k] = new_x[row, : math.prod(self.leaves[k].shape)].reshape(
+                self.leaves[k].shape
+            )
 
     def _block(self, rows: dict[int, int], source: list[Any], n: int, width: int) -> Any:
         """Leaves as the rows of one array, zeros behind them; made before anything is fused with it."""
@@ -221,4 +273,3 @@ def size_for(rules: list[Any]) -> int:
 def all_watched(rules: list[Any]) -> bool:
     """Whether every change of these rules is noted in `version`."""
     return all(watched(rule) for rule in rules)
-

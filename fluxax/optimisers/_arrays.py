@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fluxax._jax import is_tracer
+from fluxax._jax import beside, is_tracer
 from fluxax.optimisers._hyper import Hyper, real_dtype
 
 
@@ -24,8 +24,7 @@ def full_like(x: Any, value: Any, dtype: Any = None) -> Any:
     first: Any = value(0) if callable(value) else value
     if is_tracer(x):
         return jnp.full_like(x, first, dtype)
-    host = np.full(np.shape(x), first, dtype or x.dtype)
-    return jax.device_put(host, x.sharding if isinstance(x, jax.Array) else None)
+    return beside(np.full(np.shape(x), first, dtype or x.dtype), x)
 
 
 def count() -> Any:

@@ -26,7 +26,11 @@ class _Writer:
     def __init__(self, wanted: dict[_tree.Path, Any], check: Callable[[str, str], str]):
         self.wanted, self.check = wanted, check
         self.lines: list[str] = []
-        self.space: dict[str, Any] = {"ArrayImpl": ArrayImpl, "children": _tree.parts, "item": list.__getitem__}
+        self.space: dict[str, Any] = {
+            "ArrayImpl": ArrayImpl,
+            "children": _tree.parts,
+            "item": list.__getitem__,
+        }
         self.found: dict[_tree.Path, tuple[str, str, Any]] = {}
         self.above = {path[:i] for path in wanted for i in range(len(path))}
 
@@ -65,7 +69,11 @@ class _Writer:
             index = i if where.endswith("c") or isinstance(value, tuple) else key
             index_name = repr(index) if type(index) in (int, str) else self.name(index)
             owner = where if settable else ""
-            read = f"item({where}, {index_name})" if type(value) is _tree.NamedList else f"{where}[{index_name}]"
+            read = (
+                f"item({where}, {index_name})"
+                if type(value) is _tree.NamedList
+                else f"{where}[{index_name}]"
+            )
             self.write(part, read, (*path, part_key), owner, key)
 
     def finish(self) -> Gather:

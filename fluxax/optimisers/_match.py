@@ -16,7 +16,9 @@ Path = _tree.Path
 
 
 def _names(value: Any) -> list[Any] | None:
-    return None if _tree.kind_of(value) is None else [_tree.key_name(k) for k, _ in _tree.parts(value)]
+    return (
+        None if _tree.kind_of(value) is None else [_tree.key_name(k) for k, _ in _tree.parts(value)]
+    )
 
 
 def match_model(who: str, tree: Any, model: Any) -> list[tuple[Path, Leaf, Any]]:
@@ -63,7 +65,9 @@ def _difference(mine: list[Any], theirs: list[Any] | None, model: Any) -> str:
 
 def _check_array(who: str, leaf: Leaf, array: Any, where: str) -> None:
     if is_tracer(array):
-        raise TypeError(f"{who} expects concrete arrays, got a traced one at {where}. Call it outside of jax.jit.")
+        raise TypeError(
+            f"{who} expects concrete arrays, got a traced one at {where}. Call it outside of jax.jit."
+        )
     if not _tree.is_array(array) or tuple(array.shape) != leaf.shape:
         raise ValueError(
             f"{who} expects {short(np.empty(leaf.shape, leaf.dtype)) if leaf.dtype != 'bfloat16' else leaf.shape} at "
@@ -81,7 +85,9 @@ def _check_ties(who: str, found: list[tuple[Path, Leaf, Any]]) -> None:
         if same is not array or owner is not leaf:
             now = "no longer one array" if same is not array else "one array now"
             a, b = _tree.path_string(first if same is not array else other), _tree.path_string(path)
-            raise ValueError(f"{who} expects the ties of the model as at setup, but {a} and {b} are {now}. Call setup again.")
+            raise ValueError(
+                f"{who} expects the ties of the model as at setup, but {a} and {b} are {now}. Call setup again."
+            )
 
 
 def match_gradient(who: str, tree: Any, grad: Any, model: Any) -> dict[Path, Any]:
@@ -94,7 +100,9 @@ def match_gradient(who: str, tree: Any, grad: Any, model: Any) -> dict[Path, Any
         hint = "Pass `grads[0]`." if len(grad) else "There is none in it."
         if hasattr(grad, "_fields"):
             hint = "Write `val, grads = fx.withgradient(...)` and pass `grads[0]`."
-        raise ValueError(f"{who} expects the gradient of the model, got a tuple of {len(grad)}. {hint}")
+        raise ValueError(
+            f"{who} expects the gradient of the model, got a tuple of {len(grad)}. {hint}"
+        )
     return dict(_gradients(who, tree, grad, ()))
 
 
@@ -106,11 +114,17 @@ def _gradients(who: str, tree: Any, grad: Any, path: Path) -> Iterator[tuple[Pat
         shape = getattr(grad, "shape", () if isinstance(grad, (int, float)) else None)
         if shape is None or tuple(shape) != tree.shape:
             wanted = "an array of shape " + str(tree.shape)
-            raise ValueError(f"{who} expects {wanted} at {where}, got {short(grad)}. It must be this model's gradient.")
+            raise ValueError(
+                f"{who} expects {wanted} at {where}, got {short(grad)}. It must be this model's gradient."
+            )
         yield path, grad
         return
     mine, theirs = _names(tree), _names(grad)
-    if theirs is None or not set(theirs) <= set(mine or []) or (isinstance(tree, (list, tuple)) and mine != theirs):
+    if (
+        theirs is None
+        or not set(theirs) <= set(mine or [])
+        or (isinstance(tree, (list, tuple)) and mine != theirs)
+    ):
         raise ValueError(
             f"{who} expects the gradient of this model, got one of another structure at {where}: "
             f"{short(grad) if theirs is None else f'parts {theirs}, not {mine}'}. Pass what fx.gradient gave for it."

@@ -20,7 +20,7 @@ import numpy as np
 
 from fluxax import _tree
 from fluxax._errors import short
-from fluxax._jax import is_tracer
+from fluxax._jax import beside, is_tracer
 from fluxax._parameters import trainable_arrays
 from fluxax.optimisers._rule import changed, check_rule, fields_of, is_elementwise, rules_in
 
@@ -50,7 +50,9 @@ class Store:
         if np.shape(value) == () and jnp.issubdtype(value.dtype, np.integer):
             self.counts = np.append(np.asarray(self.counts), np.int32(value))
             return Slot("count", len(self.counts) - 1)
-        self.arrays.append(jax.device_put(np.array(value)) if not isinstance(value, jax.Array) else value)
+        self.arrays.append(
+            jax.device_put(np.array(value)) if not isinstance(value, jax.Array) else value
+        )
         return Slot("array", len(self.arrays) - 1)
 
     def read(self, slot: Slot, shape: tuple[int, ...]) -> Any:
@@ -153,11 +155,21 @@ class Leaf:
         self.store.shared = True
 
     def _state(self) -> Any:
-        return jax.tree.unflatten(self.structure, [self.store.read(slot, self.shape) for slot in self.slots])
+        return jax.tree.unflatten(
+            self.structure, [self.store.read(slot, self.shape) for slot in self.slots]
+        )
 
     def abstract_state(self) -> Any:
         """The shapes and dtypes of the state."""
-        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(np.shape(a), a.dtype), self._state())
+        shapes = [
+            jax.ShapeDtypeStruct((), np.int32)
+            if s.sort == "count"
+            else jax.ShapeDtypeStruct(self.shape if s.row is not None else a.shape, a.dtype)
+            for s, a in (
+                (s, None if s.sort == "count" else self.store.arrays[s.i]) for s in self.slots
+            )
+        ]
+        return jax.tree.unflatten(self.structure, shapes)
 
     def __repr__(self) -> str:
         state = jax.tree.map(short, self._state(), is_leaf=_tree.is_array)
@@ -165,7 +177,10 @@ class Leaf:
         return f"Leaf({self._rule!r}, {shown}{', frozen=True' if self._frozen else ''})"
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Leaf) or (self._rule, self._frozen) != (other._rule, other._frozen):
+        if not isinstance(other, Leaf) or (self._rule, self._frozen) != (
+            other._rule,
+            other._frozen,
+        ):
             return False
         mine, theirs = jax.tree.flatten(self._state()), jax.tree.flatten(other._state())
         return mine[1] == theirs[1] and all(
@@ -201,7 +216,9 @@ def setup(rule: Any, model: Any) -> Any:
     """
     check_rule("setup", rule)
     if isinstance(model, Leaf) or _is_state(model):
-        raise TypeError("setup expects a rule and a model, got a state tree. Write setup(rule, model).")
+        raise TypeError(
+            "setup expects a rule and a model, got a state tree. Write setup(rule, model)."
+        )
     store = Store()
     leaves: dict[int, Leaf] = {}
     wanted = {path: a for path, a in trainable_arrays(model)}
@@ -210,7 +227,9 @@ def setup(rule: Any, model: Any) -> Any:
         if path not in wanted:
             return None
         if is_tracer(value):
-            raise TypeError("setup expects concrete arrays, got a traced one. Call it outside of jax.jit.")
+            raise TypeError(
+                "setup expects concrete arrays, got a traced one. Call it outside of jax.jit."
+            )
         if id(value) not in leaves:
             leaves[id(value)] = Leaf(_fresh(rule), value, store, _tree.path_string(path))
         return leaves[id(value)]
@@ -218,7 +237,7 @@ def setup(rule: Any, model: Any) -> Any:
     tree = _tree.mirror(model, leaf)
     store.shared = any(a is x for a in store.arrays for x in wanted.values())
     share_rows(store, list(leaves.values()))
-    store.counts = jax.device_put(store.counts)
+    store.counts = beside(store.counts, next(iter(wanted.values()), None))
     if not leaves:
         warnings.warn(
             f"setup found no trainable array in {short(model)}: nothing will be trained. "
@@ -245,9 +264,17 @@ def share_rows(store: Store, leaves: list[Leaf]) -> None:
         plain = all(a.shape == leaf.shape and len(a.devices()) == 1 for a in states)
         if states and size <= SMALL and plain and is_elementwise(leaf.rule):
             kinds = tuple(type(r) for r in rules_in(leaf.rule))
-            devices = tuple(next(iter(a.devices())) for a in states)
+            devices = tuple(a.sharding if a.committed else None for a in states)
             dtypes = tuple(a.dtype for a in states)
-            key = (kinds, _static_fields(leaf.rule), leaf.structure, leaf.dtype, dtypes, devices, _width(size))
+            key = (
+                kinds,
+                _static_fields(leaf.rule),
+                leaf.structure,
+                leaf.dtype,
+                dtypes,
+                devices,
+                _width(size),
+            )
             groups.setdefault(key, []).append(leaf)
     shared = [group for group in groups.values() if len(group) > 1]
     for group in shared:
@@ -277,7 +304,7 @@ def _share_one(store: Store, group: list[Leaf], position: int, width: int) -> No
         block = np.zeros((len(group), width), old[0].dtype)
         for row, array in enumerate(old):
             block[row, : array.size] = array.ravel()
-        store.arrays.append(jax.device_put(block, next(iter(store.arrays[slots[0].i].devices()))))
+        store.arrays.append(beside(block, store.arrays[slots[0].i]))
         new = [Slot("array", len(store.arrays) - 1, row) for row in range(len(group))]
     for leaf, slot in zip(group, new, strict=True):
         leaf.slots[position] = slot
@@ -285,7 +312,10 @@ def _share_one(store: Store, group: list[Leaf], position: int, width: int) -> No
 
 def _drop_unused(store: Store, leaves: list[Leaf]) -> None:
     """Close the gaps that shared states left."""
-    used = {sort: sorted({s.i for leaf in leaves for s in leaf.slots if s.sort == sort}) for sort in ("array", "count")}
+    used = {
+        sort: sorted({s.i for leaf in leaves for s in leaf.slots if s.sort == sort})
+        for sort in ("array", "count")
+    }
     new = {sort: {i: k for k, i in enumerate(found)} for sort, found in used.items()}
     store.arrays = [store.arrays[i] for i in used["array"]]
     store.counts = np.asarray(store.counts)[used["count"]].astype(np.int32)
@@ -306,7 +336,11 @@ def leaves_of(who: str, tree: Any) -> list[Leaf]:
     """The leaves of a state tree or of a part of one, tied ones once; an error for anything else."""
     if isinstance(tree, Leaf):
         return [tree]
-    found = list({id(v): v for _, v in _tree.walk(tree) if isinstance(v, Leaf)}.values()) if tree is not None else []
+    found = (
+        list({id(v): v for _, v in _tree.walk(tree) if isinstance(v, Leaf)}.values())
+        if tree is not None
+        else []
+    )
     if not found and (tree is None or not isinstance(tree, _tree.Node)):
         raise TypeError(
             f"{who} expects the state tree from `setup`, got {short(tree)}. Pass `opt_state`, or a part of it."

@@ -13,6 +13,7 @@ import numpy as np
 from fluxax import _tree
 from fluxax._compile._traced import Once, Program, ShapeMiss
 from fluxax._gradient import FlatGradient
+from fluxax._jax import beside
 from fluxax._parameters import put
 from fluxax.optimisers import _apply
 from fluxax.optimisers._gather import Gather, make_gather
@@ -73,10 +74,8 @@ def ready(program: Any, arguments: tuple[Any, ...], states: tuple[int, ...]) -> 
     The first call compiles, in Python code that an interrupt or an error can leave.
     """
     program.fresh = False
-    return tuple(
-        jax.tree.map(lambda a: jnp.array(a, copy=True), x) if i in states else x
-        for i, x in enumerate(arguments)
-    )
+    copy = lambda a: beside(np.array(a), a)  # through the host, which compiles nothing
+    return tuple(jax.tree.map(copy, x) if i in states else x for i, x in enumerate(arguments))
 
 
 class Update:
@@ -90,7 +89,7 @@ class Update:
 
     def rearm(self) -> None:
         """Compile again at the next call."""
-        self.call = jax.jit(Once(self._run), donate_argnums=(2, 3))
+        self.call = jax.jit(Once(self._run, "update"), donate_argnums=(2, 3))
         self.fresh = True
 
     def _run(self, xs: Any, grads: Any, arrays: Any, counts: Any, vector: Any) -> Any:
@@ -200,7 +199,9 @@ def _run(plan: Plan, got: Any, model: Any) -> Any:
     return done[-1]
 
 
-def _commit(plan: Plan, result: Any, owners: list[Any], old: list[Any], model: Any, done: list[Any]) -> None:
+def _commit(
+    plan: Plan, result: Any, owners: list[Any], old: list[Any], model: Any, done: list[Any]
+) -> None:
     new_xs, plan.store.arrays, plan.store.counts = result
     if plan.model.settable:
         any(map(setitem, owners, plan.model.keys, [new_xs[k] for k in plan.which]))
