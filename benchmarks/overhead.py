@@ -179,7 +179,9 @@ def verdict(row: Ratio, ours: Times, other: Times) -> str:
 
 
 def print_engine(rows: list[tuple[str, float, float, float]]) -> None:
-    print("µs per call of fx.gradient, of a bare jax.jit of the same gradient, and the difference\n")
+    print(
+        "µs per call of fx.gradient, of a bare jax.jit of the same gradient, and the difference\n"
+    )
     print_row("", "fx.gradient", "jax.jit", "engine")
     print_row("---", *["---:"] * 3)
     for name, *numbers in rows:

@@ -72,22 +72,10 @@ class Fused:
         outs, grads = program.value_and_grads(inputs, self.moving)
         good = alive & _finite([outs[0], *grads])
         xs = [inputs[i] for i in self.moving]
-        new_xs, new_arrays, new_counts = _apply.apply_rules(
-            self.templates, self.numbers, vector, arrays, counts, xs, grads
-        )
-        keep = lambda new, old: [
-            n if n is o else jnp.where(good, n, o) for n, o in zip(new, old, strict=True)
-        ]
+        held = _apply.Inputs(vector, arrays, counts, good)
+        new = _apply.apply_rules(self.templates, self.numbers, held, xs, grads)
         states = _held(program, inputs, outs, good, alive)
-        new_counts = new_counts if new_counts is counts else jnp.where(good, new_counts, counts)
-        return (
-            outs[: program.n_outputs],
-            keep(new_xs, xs),
-            keep(new_arrays, arrays),
-            new_counts,
-            states,
-            good,
-        )
+        return *new, outs[: program.n_outputs], states, good
 
     def settle(self, *arguments: Any) -> None:
         """Trace once without compiling, to learn which hyperparameters the program takes."""
@@ -207,7 +195,7 @@ def _run(plan: Plan, found: Found, model: Any, alive: Any) -> Step:
     kept: list[Any] = []
 
     def commit(new: Any) -> None:
-        outs, xs, store.arrays, store.counts, states, good = new
+        store.arrays, store.counts, xs, outs, states, good = new
         if program.places.settable:
             any(
                 map(
@@ -307,6 +295,7 @@ def _merge_stores(leaves: list[Leaf]) -> None:
         leaf.slots = [
             s._replace(i=s.i + (counts if s.sort == "count" else arrays)) for s in leaf.slots
         ]
+        leaf.clock += counts
         leaf.store = store
     store.counts = beside(store.counts, store.arrays[0] if store.arrays else None)
     store.shared = True

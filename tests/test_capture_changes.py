@@ -188,7 +188,10 @@ def module_attribute() -> Turns:
 
 @case(traces=1)
 def global_of_a_module_function() -> Turns:
-    mine = _user_module("functions_of_mine", "def scaled(w):\n    return inner(w)\n\ndef inner(w):\n    return c * w**2\n")
+    mine = _user_module(
+        "functions_of_mine",
+        "def scaled(w):\n    return inner(w)\n\ndef inner(w):\n    return c * w**2\n",
+    )
     for c in ARRAYS:
         mine.c = c
         yield (lambda w: jnp.sum(mine.scaled(w))), c
@@ -328,6 +331,17 @@ def self_referential_list_and_object() -> Turns:
     for c in (2.0, 3.0, 5.0):
         xs[0] = node.c = c
         yield (lambda w: jnp.sum(node.me.list[1][1][0] * node.me.me.c * w**2)), c * c
+
+
+def _power(w: Any, n: int) -> Any:
+    return SCALE * w**2 if n == 0 else _power(w, n - 1)
+
+
+@case(traces=1)
+def recursion() -> Turns:
+    global SCALE
+    for SCALE in ARRAYS:
+        yield (lambda w: jnp.sum(_power(w, 3))), SCALE
 
 
 # --- NumPy arrays --------------------------------------------------------------------------

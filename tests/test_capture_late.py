@@ -124,7 +124,7 @@ def module_attribute_of_a_computed_name() -> Turns:
 def global_that_appears() -> Turns:
     def f(w: Any) -> Any:
         try:
-            return jnp.sum(LATE * w**2)  # noqa: F821  # it appears later
+            return jnp.sum(LATE * w**2)  # it appears later
         except NameError:
             return jnp.sum(w**2)
 
@@ -216,7 +216,7 @@ def body(carry: Any, v: Any) -> Any:
     return carry + SCALE * v**2, None
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def table(n: int) -> Any:
     return jnp.arange(1.0, 1.0 + n)
 
@@ -379,7 +379,11 @@ def test_arithmetic(name: str) -> None:
 
 
 #: Functions that JAX itself remembers by identity, so that without our copies it sees no change.
-REMEMBERED = {"jitted_helper_of_a_method", "scanned_body_of_a_method", "wrapped_by_checkpoint_outside"}
+REMEMBERED = {
+    "jitted_helper_of_a_method",
+    "scanned_body_of_a_method",
+    "wrapped_by_checkpoint_outside",
+}
 
 
 @pytest.mark.parametrize("name", [n for n in case.table if n not in REMEMBERED])

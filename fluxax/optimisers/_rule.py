@@ -299,6 +299,37 @@ def array_view(rule: Any, pack: Pack, index: int, like: Any) -> Any:
     return _view(rule, f"rules[{index}]", array, pack.hyper)
 
 
+def schedules_in(rule: Any) -> bool:
+    """Whether a hyperparameter of a rule, or of one inside it, is a function of the step count."""
+    return any(_is_schedule(r, n, getattr(r, n)) for r in rules_in(rule) for n in _own(r))
+
+
+def _is_schedule(rule: Any, name: str, value: Any) -> bool:
+    if isinstance(value, tuple):
+        return any(_is_schedule(rule, name, v) for v in value)
+    default = getattr(type(rule), name, None)  # a dataclass keeps its defaults on the class
+    numeric = isinstance(default, (int, float, tuple)) and not isinstance(default, bool)
+    return callable(value) and numeric and not is_rule(value)
+
+
+def timed(rule: Any, evaluate: Callable[[Any], Any]) -> Any:
+    """A copy of a rule with `evaluate(schedule)` in place of every schedule."""
+    view = copy.copy(rule)
+    for name in fields_of(rule):
+        value = getattr(rule, name)
+        if _is_schedule(rule, name, value):
+            at = lambda v: evaluate(v) if callable(v) else v
+            object.__setattr__(view, name, tuple(map(at, value)) if isinstance(value, tuple) else at(value))
+        elif _members(value):
+            inner = [timed(v, evaluate) if is_rule(v) else v for v in _as_list(value)]
+            object.__setattr__(view, name, tuple(inner) if isinstance(value, (tuple, list)) else inner[0])
+    return view
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (tuple, list)) else [value]
+
+
 def static_view(rule: Any) -> Any:
     """A copy of a rule with its numbers as they are: constants of the program."""
     return _view(rule, "", None)

@@ -109,6 +109,7 @@ class Leaf:
         self._rule, self._frozen, self.store = rule, False, store
         self.where, self.shape, self.dtype = where, tuple(x.shape), x.dtype
         self.token = Token()
+        self.clock = 0  # which of the store's counts says how many steps were taken
         flat, self.structure = jax.tree.flatten(rule.init(x))
         self.slots = [store.place(value) for value in flat]
 
@@ -126,6 +127,11 @@ class Leaf:
             )
         self._rule = rule
         changed()
+
+    @property
+    def steps(self) -> int:
+        """How many steps the array has taken; reading it waits for the device."""
+        return int(self.store.counts[self.clock])
 
     @property
     def frozen(self) -> bool:
@@ -237,6 +243,7 @@ def setup(rule: Any, model: Any) -> Any:
     tree = _tree.mirror(model, leaf)
     store.shared = any(a is x for a in store.arrays for x in wanted.values())
     share_rows(store, list(leaves.values()))
+    _add_clocks(store, list(leaves.values()))
     store.counts = beside(store.counts, next(iter(wanted.values()), None))
     if not leaves:
         warnings.warn(
@@ -321,6 +328,15 @@ def _drop_unused(store: Store, leaves: list[Leaf]) -> None:
     store.counts = np.asarray(store.counts)[used["count"]].astype(np.int32)
     for leaf in leaves:
         leaf.slots = [s._replace(i=new[s.sort][s.i]) for s in leaf.slots]
+
+
+def _add_clocks(store: Store, leaves: list[Leaf]) -> None:
+    """Give every leaf a count of its steps, for schedules; they stand before the other counts."""
+    n = len(leaves)
+    store.counts = np.append(np.zeros(n, np.int32), store.counts).astype(np.int32)
+    for k, leaf in enumerate(leaves):
+        leaf.clock = k
+        leaf.slots = [s._replace(i=s.i + n) if s.sort == "count" else s for s in leaf.slots]
 
 
 def _fresh(rule: Any) -> Any:

@@ -97,7 +97,8 @@ class Update:
             _cast(sum((grads[k] for k in at[1:]), grads[at[0]]), x)
             for x, at in zip(xs, self.places, strict=True)
         ]
-        return _apply.apply_rules(self.templates, self.numbers, vector, arrays, counts, xs, summed)
+        inputs = _apply.Inputs(vector, arrays, counts)
+        return _apply.apply_rules(self.templates, self.numbers, inputs, xs, summed)
 
     def settle(self, *arguments: Any) -> None:
         """Trace once without compiling, to learn which hyperparameters the program takes."""
@@ -202,7 +203,7 @@ def _run(plan: Plan, got: Any, model: Any) -> Any:
 def _commit(
     plan: Plan, result: Any, owners: list[Any], old: list[Any], model: Any, done: list[Any]
 ) -> None:
-    new_xs, plan.store.arrays, plan.store.counts = result
+    plan.store.arrays, plan.store.counts, new_xs = result
     if plan.model.settable:
         any(map(setitem, owners, plan.model.keys, [new_xs[k] for k in plan.which]))
         done.append(model)

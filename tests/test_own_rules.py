@@ -1,0 +1,104 @@
+"""A user's own rule: also one that branches on its numbers is adjusted at once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fluxax as fx
+
+
+@dataclass
+class Plain(fx.Rule):
+    eta: float = 0.1
+
+    def apply(self, state: Any, x: Any, dx: Any) -> Any:
+        return state, self.eta * dx
+
+
+@dataclass
+class Branching(fx.Rule):
+    eta: float = 0.1
+
+    def apply(self, state: Any, x: Any, dx: Any) -> Any:
+        return state, self.eta * dx if self.eta > 0.05 else 10 * self.eta * dx
+
+
+@dataclass
+class Rooted(fx.Rule):
+    eta: float = 0.1
+
+    def apply(self, state: Any, x: Any, dx: Any) -> Any:
+        return state, math.sqrt(self.eta) * dx
+
+
+@dataclass
+class NoRule:
+    """The two methods, and nothing of ours."""
+
+    eta: float = 0.1
+
+    def init(self, x: Any) -> Any:
+        return jnp.zeros_like(x)
+
+    def apply(self, state: Any, x: Any, dx: Any) -> Any:
+        return state + dx, self.eta * dx
+
+
+FORMULAS = [
+    (Plain, lambda eta: eta),
+    (Branching, lambda eta: eta if eta > 0.05 else 10 * eta),
+    (Rooted, math.sqrt),
+    (NoRule, lambda eta: eta),
+]
+WAYS = {
+    "adjust": lambda tree, eta: fx.adjust(tree, eta),
+    "assignment": lambda tree, eta: setattr(tree["w"].rule, "eta", eta),
+}
+STEPS = {
+    "update": lambda tree, model: fx.update(tree, model, {"w": jnp.ones(1)}),
+    "trainstep": lambda tree, model: fx.trainstep(
+        lambda m, x: jnp.sum(m["w"] * x), model, np.ones(1, np.float32), tree
+    ),
+}
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=list(STEPS))
+@pytest.mark.parametrize("change", WAYS.values(), ids=list(WAYS))
+@pytest.mark.parametrize("rule, size", FORMULAS, ids=[r.__name__ for r, _ in FORMULAS])
+def test_a_new_value_counts_from_the_next_step(
+    rule: Any, size: Any, change: Any, step: Any
+) -> None:
+    model = {"w": jnp.zeros(1)}
+    tree = fx.setup(rule(), model)
+    step(tree, model)
+    expected = size(0.1)
+    for eta in (0.3, 0.02, 0.3, 0.04):
+        change(tree, eta)
+        step(tree, model)
+        expected += size(eta)
+        np.testing.assert_allclose(-model["w"], [expected], rtol=1e-5)
+
+
+def test_a_rule_that_failed_leaves_others_of_its_class_alone() -> None:
+    @dataclass
+    class Odd(fx.Rule):
+        eta: Any = 0.1
+
+        def apply(self, state: Any, x: Any, dx: Any) -> Any:
+            return state, self.eta * dx
+
+    bad = {"w": jnp.zeros(1)}
+    with pytest.raises(TypeError):
+        fx.update(fx.setup(Odd("fast"), bad), bad, {"w": jnp.ones(1)})
+    model = {"w": jnp.zeros(1)}
+    tree = fx.setup(Odd(0.1), model)
+    fx.update(tree, model, {"w": jnp.ones(1)})
+    fx.adjust(tree, 0.2)
+    fx.update(tree, model, {"w": jnp.ones(1)})
+    np.testing.assert_allclose(-model["w"], [0.3], rtol=1e-5)
