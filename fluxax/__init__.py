@@ -9,8 +9,8 @@ for x, y in train_set:
 
 from jax.lax import stop_gradient as stop_gradient
 
-from fluxax import data, init, layers, losses, optimisers
 from fluxax import _activations as _activations
+from fluxax import data, init, layers, losses, optimisers
 from fluxax._activations import *  # noqa: F403  # the lists are in each room's __all__
 from fluxax._compile._explain import eager, explain, strict
 from fluxax._compile._program import clear_cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from fluxax._compile import _eager
@@ -20,13 +21,7 @@ class Compiled:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if kwargs:
-            names = tuple(kwargs)
-            n = len(args)
-            inner = self.function
-            return _call(
-                lambda *a: inner(*a[:n], **dict(zip(names, a[n:], strict=True))),
-                (*args, *kwargs.values()),
-            )
+            return _call(functools.partial(self.function, **kwargs), args)
         return _call(self.function, args)
 
     def __repr__(self) -> str:

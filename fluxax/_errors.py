@@ -6,7 +6,21 @@ this room holds the parts that several rooms need.
 
 from __future__ import annotations
 
+import os
+import sys
+import warnings
 from typing import Any
+
+_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+def warn(message: str) -> None:
+    """A warning at the line of the user's code that led here."""
+    level, frame = 1, sys._getframe(0)
+    while frame is not None and frame.f_code.co_filename.startswith(_HERE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
+
 
 _LETTERS = {"float": "f", "int": "i", "uint": "u", "complex": "c", "bfloat": "bf"}
 

@@ -8,17 +8,16 @@ content. Nothing is marked: what an attribute holds decides.
 from __future__ import annotations
 
 import copy
+import decimal
 import threading
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
 from jax.tree_util import GetAttrKey, default_registry, register_pytree_with_keys
 
 from fluxax import _tree
-from fluxax._errors import short
+from fluxax._errors import short, warn
 from fluxax._jax import JitFunction, current_trace, is_tracer
 
 
@@ -99,14 +98,18 @@ def _may_write(module: Module, name: str) -> bool:
             "Move the layer out of it, or set it to test mode with fx.testmode."
         )
     old = vars(module).get(name)
-    if old is None or is_tracer(old):
+    if old is None:
         return True
-    warnings.warn(
-        f"{type(module).__name__} wrote its state `{name}` inside a JAX transformation; the write is "
-        "dropped. Use fx.gradient, fx.train, fx.trainstep or fx.compiled to keep it.",
-        stacklevel=4,
-    )
-    return False
+    if (type(module), name) not in _dropped:
+        _dropped.add((type(module), name))
+        warn(
+            f"{type(module).__name__} wrote its state `{name}` inside a JAX transformation; the "
+            "write is dropped. Use fx.gradient, fx.train, fx.trainstep or fx.compiled to keep it."
+        )
+    return is_tracer(old)
+
+
+_dropped: set[tuple[type, str]] = set()
 
 
 def _printer(module: Module) -> str:
@@ -164,6 +167,12 @@ def static_key(value: Any) -> Any:
         return (cls, value.hex())
     if isinstance(value, np.generic):
         return (cls, value.tobytes())
+    if cls is complex:
+        return (cls, value.real.hex(), value.imag.hex())
+    if cls in (range, slice):
+        return (cls, static_key(value.start), static_key(value.stop), static_key(value.step))
+    if cls is decimal.Decimal:
+        return (cls, value.as_tuple())
     try:
         hash(value)
     except TypeError:

@@ -25,7 +25,7 @@ from jax.tree_util import (
     tree_flatten,
 )
 
-from fluxax._jax import Tracer, is_key
+from fluxax._jax import Tracer
 
 Path = tuple[Any, ...]
 

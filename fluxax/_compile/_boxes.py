@@ -50,7 +50,8 @@ def _fill_deque(new: Any, old: Any, parts: dict[Any, Any]) -> None:
 
 
 def _fill_module(new: types.ModuleType, old: types.ModuleType, parts: dict[Any, Any]) -> None:
-    new.__dict__.update(__name__=old.__name__, **parts)
+    new.__dict__.update((name, Poison(f"{old.__name__}.{name}")) for name in vars(old))
+    new.__dict__.update(parts)
 
 
 def _fill_cell(new: types.CellType, old: Any, parts: dict[Any, Any]) -> None:
@@ -86,9 +87,17 @@ TUPLE = How(
     "tuple",
     build=lambda old, parts: _tree.TUPLE.rebuild(old, [parts[i] for i in range(len(parts))]),
 )
+def _empty(old: Any) -> Any:
+    """An instance of an object's class on which no constructor has run."""
+    try:
+        return object.__new__(type(old))
+    except TypeError:  # a class with something of C in it, such as SimpleNamespace
+        return type(old).__new__(type(old))
+
+
 OBJECT = How(
     "object",
-    shell=lambda old: object.__new__(type(old)),
+    shell=_empty,
     fill=_fill_object,
     now=lambda v: dict(v.__dict__),
 )
@@ -112,7 +121,7 @@ METHOD = How("method", build=lambda old, p: types.MethodType(p["func"], p["self"
 BUILTIN_METHOD = How("builtin method", build=lambda old, p: getattr(p["self"], old.__name__))
 PARTIAL = How("partial", build=_build_partial)
 WRAPPER = How("wrapper", build=lambda old, p: p["wrapped"])
-CLASS = How("class", build=lambda old, _: old)
+CLASS = How("class", build=lambda old, _: old, now=lambda cls: dict(vars(cls)))
 CLASS_VALUE = How("class value", build=lambda old, _: old)
 PYMODULE = How(
     "module",

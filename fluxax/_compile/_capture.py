@@ -46,6 +46,7 @@ _UNSEEN_METHODS = frozenset(
 )
 
 _MOST_BYTES = 1 << 20
+_TYPE_QUESTIONS = frozenset(("type()", "hasattr()", "isinstance()", "isscalar"))
 
 #: What a number has been seen to do: it may become an input, or it must stay a constant.
 INPUT, FIXED = "input", "fixed"
@@ -72,11 +73,11 @@ class Capture:
         self.tokens: list[Any] = []
         self.trainable: list[bool] = []  # by array
         self._array_index: dict[int, int] = {}
-        self._boxes: dict[tuple[int, bool], Box] = {}
-        self._globals: set[tuple[int, str, bool]] = set()
+        self._boxes: dict[tuple[int, str], Box | Opaque] = {}
+        self._phase = "argument"  # the function's own copy of an argument has no derivative
+        self._globals: set[tuple[int, str, str]] = set()
         self._count = 0
         self._grown = False
-        self._fixed = False  # below a class: what is found runs as it is, and is constant
         self.fixed_codes: set[int] = set()  # code objects that may run as they are
         self.fixed_boxes: list[Box] = []  # and what they could write to
         self._inside = 0  # > 0 below a Module
@@ -94,17 +95,19 @@ class Capture:
         found = []
         self._whole += 1
         for i, arg in enumerate(args):
-            self._real = differentiated[i] and not (type(arg) is int and not ints.get(i, True))
-            self._train = differentiated[i]
+            self._real = self._train = differentiated[i]
             label = "model" if i == 0 and isinstance(arg, Module) else f"argument {i}"
-            found.append(self.take(arg, label))
+            if type(arg) is int and differentiated[i] and ints.get(i, True):
+                found.append(self._real_input(arg, label))
+            else:
+                found.append(self.take(arg, label))
         self._whole -= 1
         self._real, self._train = False, False
         return found
 
     def function(self, f: Any) -> Spec:
         """The spec of the function itself."""
-        self._train = False
+        self._train, self._phase = False, "captured"
         found = self.take(f, "f")
         if self._grown:
             raise Restart
@@ -127,7 +130,7 @@ class Capture:
             return self._const(value, label, identical=False)
         if isinstance(value, _IDENTICAL) and not _bound(value):
             return self._const(value, label, identical=True)
-        found = self._boxes.get((id(value), self._fixed))
+        found = self._boxes.get((id(value), self._phase))
         if found is not None:
             self.tokens.append((label, "again", found.number))
             return Again(value, label, found.number)
@@ -170,19 +173,23 @@ class Capture:
         return box
 
     def _number(self, value: Any, label: str) -> Spec:
-        if self._real and not isinstance(value, (np.integer, np.bool_)):
-            spec = self._input(value, label)
-            spec.real = True
-            self.real[len(self.values) - 1] = spec
-            return spec
+        if self._real and isinstance(value, (float, np.floating)):
+            return self._real_input(value, label)
         if isinstance(value, np.generic) and value.dtype.kind not in "biufc":
             return self._const(value, label, identical=False)
-        if not self._fixed and self.numbers.get(label) == INPUT and _fits(value):
+        if self.promotes and self.numbers.get(label) == INPUT and _fits(value):
             return self._input(value, label)
         self.tokens.append((label, "number", static_key(value)))
         if not self._fixed and not isinstance(value, (bool, np.bool_)):
             self.constants[label] = value
         return Num(value, label, None)
+
+    def _real_input(self, value: Any, label: str) -> Num:
+        """A number to differentiate by."""
+        spec = self._input(value, label)
+        spec.real = True
+        self.real[len(self.values) - 1] = spec
+        return spec
 
     def _input(self, value: Any, label: str) -> Num:
         self.tokens.append((label, "input", type(value)))
@@ -196,21 +203,35 @@ class Capture:
     def _opaque(self, value: Any, label: str) -> Opaque:
         if self._fixed:
             raise Sidestep(f"a method names `{label}`, which cannot be compared between calls")
+        self._count += 1
         self.tokens.append((label, "opaque", Is(type(value))))
-        return Opaque(value, label)
+        spec = self._boxes[id(value), self._phase] = Opaque(value, label, self._count)
+        return spec
 
     def box(self, value: Any, label: str, how: How, *token: Any) -> Box:
         """Start a box: its type is checked and it can be referred to from below."""
         self._count += 1
-        spec = self._boxes[id(value), self._fixed] = Box(value, label, self._count, how)
+        spec = self._boxes[id(value), self._phase] = Box(value, label, self._count, how)
         if self._fixed and how.now is not None:
             self.fixed_boxes.append(spec)
         self.tokens.append((label, how.name, Is(type(value)), *token))
         spec.checks.append(("type({v}) is {k}", type(value)))
         return spec
 
-    def mention(self, names: frozenset[str]) -> None:
-        """Note attribute names that reached code uses."""
+    @property
+    def _fixed(self) -> bool:
+        """Whether the walk is below a class: what is found runs as it is, and is constant."""
+        return self._phase == "fixed"
+
+    @property
+    def promotes(self) -> bool:
+        """Whether numbers may become inputs: not where code asks for their type."""
+        return not self._fixed and self.names.isdisjoint(_TYPE_QUESTIONS)
+
+    def mention(self, reads: Reads) -> None:
+        """Note the attribute names that reached code uses, and questions it asks."""
+        asked = {"type", "hasattr", *(("isinstance",) if self._fixed else ())} & set(reads.globals)
+        names = reads.names | {f"{name}()" for name in asked}
         if not names <= self.names:
             self.names |= names
             self._grown = True
@@ -222,7 +243,7 @@ class Capture:
             return self._const(f, label, identical=True)
         code = f.__code__
         reads = reads_of(code)
-        self.mention(reads.names)
+        self.mention(reads)
         if self._fixed:
             self._fixed_function(f, reads)
         box = self.box(f, label, boxes.FUNCTION, Is(code))
@@ -266,9 +287,9 @@ class Capture:
     def _read_globals(self, box: Box, f: types.FunctionType, names: tuple[str, ...]) -> None:
         space = f.__globals__
         for name in names:
-            if (id(space), name, self._fixed) in self._globals:
+            if (id(space), name, self._phase) in self._globals:
                 continue
-            self._globals.add((id(space), name, self._fixed))
+            self._globals.add((id(space), name, self._phase))
             if name in space:
                 part = self.take(space[name], name)
                 box.parts.append((f"{{v}}.__globals__[{name!r}]", ("global", name), part))
@@ -277,7 +298,7 @@ class Capture:
                 box.checks.append((f"{name!r} not in {{v}}.__globals__", None))
 
     def _cell(self, cell: types.CellType, name: str) -> Spec:
-        found = self._boxes.get((id(cell), self._fixed))
+        found = self._boxes.get((id(cell), self._phase))
         if found is not None:
             self.tokens.append((name, "again", found.number))
             return Again(cell, name, found.number)
@@ -324,6 +345,8 @@ class Capture:
     def take_wrapper(self, w: Any, label: str) -> Spec:
         """A `jax.jit` or `lru_cache` of the user's: the function inside is what runs."""
         inner = getattr(w, "__wrapped__", None)
+        if self._fixed and is_user_function(inner) and not isinstance(w, JitFunction):
+            raise Sidestep(f"a method calls `{label}`, which remembers its results")
         if not is_user_function(inner) and not isinstance(
             inner, (types.MethodType, functools.partial)
         ):
@@ -379,9 +402,9 @@ class Capture:
     def take_set(self, s: Any, label: str) -> Spec:
         if not all(isinstance(x, (str, int, float, bytes, enum.Enum, type(None))) for x in s):
             return self._opaque(s, label)
-        content = frozenset((type(x), x) for x in s)
+        content = tuple((type(x), x) for x in s)
         box = self.box(s, label, boxes.SET if isinstance(s, set) else boxes.FROZENSET, content)
-        box.checks.append(("frozenset((type(x), x) for x in {v}) == {k}", content))
+        box.checks.append(("tuple((type(x), x) for x in {v}) == {k}", content))
         return box
 
     # -- objects, classes, modules
@@ -390,15 +413,12 @@ class Capture:
         """An instance: all attributes of a model or an argument, else those that code mentions."""
         cls = type(obj)
         whole = isinstance(obj, Module) or self._whole > 0 or _tree.kind_of(obj) is not None
-        attributes = vars(obj)
-        if any(type(k) is not str for k in attributes):
+        attributes = getattr(obj, "__dict__", None)
+        if attributes is None or any(type(k) is not str for k in attributes):
             return self._opaque(obj, label)
         names = [n for n in attributes if whole or n in self.names]
-        box = self.box(obj, label, boxes.OBJECT, tuple(names), whole)
-        if whole:
-            box.checks.append(("len({v}.__dict__) == {k}", len(attributes)))
-        else:
-            self._absent(box, cls, attributes)
+        box = self.box(obj, label, boxes.OBJECT, tuple(names), whole, len(attributes))
+        box.checks.append(("len({v}.__dict__) == {k}", len(attributes)))
         self._class_of(box, cls)
         module = isinstance(obj, Module)
         self._inside += module
@@ -416,13 +436,6 @@ class Capture:
         self._real = real
         box.parts.append((f"{{v}}.__dict__[{name!r}]", name, part))
 
-    def _absent(self, box: Box, cls: type, attributes: dict[str, Any]) -> None:
-        """Attributes that code mentions, found on the class now, must not appear on the instance."""
-        hidden = [n for n in sorted(self.names) if n not in attributes and hasattr(cls, n)]
-        for name in hidden:
-            if not name.startswith("__"):
-                box.checks.append((f"{name!r} not in {{v}}.__dict__", None))
-
     def take_slots(self, obj: Any, label: str, slots: list[str]) -> Spec:
         names = [n for n in slots if hasattr(obj, n)]
         box = self.box(obj, label, boxes.SLOTS, tuple(names))
@@ -436,23 +449,27 @@ class Capture:
     def _class_of(self, box: Box, cls: type) -> None:
         """What the methods of a user's class read; they are reached through the instance."""
         for base in cls.__mro__:
-            if base is object or (id(base), True) in self._boxes or not is_user_class(base):
+            if base is object or (id(base), "fixed") in self._boxes or not is_user_class(base):
                 continue
             self._class(box, base, constructed=False)
+        if type(cls) is not type and is_user_class(type(cls)):
+            self._class_of(box, type(cls))
 
     def _class(self, box: Box, cls: type, *, constructed: bool) -> None:
-        kept, self._fixed = self._fixed, True
+        kept, self._phase = self._phase, "fixed"
         try:
             self._class_parts(box, cls, constructed)
         finally:
-            self._fixed = kept
+            self._phase = kept
 
     def _class_parts(self, box: Box, cls: type, constructed: bool) -> None:
-        inner = self.box(cls, cls.__name__, boxes.CLASS)
-        inner.checks.clear()
+        inner = self.box(cls, cls.__name__, boxes.CLASS, len(vars(cls)), Is(cls), *map(Is, cls.__mro__))
+        inner.checks = [("len({v}.__dict__) == {k}", len(vars(cls))), ("{v}.__mro__ is {k}", cls.__mro__)]
         box.parts.append(("{k}", ("class", cls), inner))
         for name, value in vars(cls).items():
             function = function_in(value)
+            if isinstance(value, (types.MemberDescriptorType, types.GetSetDescriptorType)):
+                continue  # of a slot
             if function is None:
                 if name in self.names and not name.startswith("__"):
                     part = self.take(value, f"{cls.__name__}.{name}")
@@ -474,7 +491,7 @@ class Capture:
         box.checks.append(("{v} is {k}", cls))
         for base in cls.__mro__:
             if base is not object and is_user_class(base):
-                self._boxes.pop((id(base), True), None)  # again, now with its constructor
+                self._boxes.pop((id(base), "fixed"), None)  # again, now with its constructor
                 self._class(box, base, constructed=True)
         return box
 
@@ -483,8 +500,10 @@ class Capture:
         if not is_user_module(module):
             return self._const(module, label, identical=True)
         names = [n for n in vars(module) if n in self.names]
+        absent = frozenset(self.names) - set(names)
         box = self.box(module, label, boxes.PYMODULE, Is(module), tuple(names))
         box.checks.append(("{v} is {k}", module))
+        box.checks.append(("{k}.isdisjoint({v}.__dict__)", absent))
         for name in names:
             part = self.take(vars(module)[name], f"{label}.{name}")
             box.parts.append((f"{{v}}.__dict__[{name!r}]", name, part))

@@ -7,8 +7,10 @@ afterwards, and tracers that it stored in things it reaches become their values.
 
 from __future__ import annotations
 
+import collections
+import functools
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -16,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluxax import _tree
-from fluxax._compile._explain import note_pending
+from fluxax._compile._explain import take_pending
 from fluxax._compile._jaxpr import reaches
 from fluxax._compile._objective import check_loss, loss_array, objective
-from fluxax._compile._reads import reads_of
+from fluxax._compile._reads import is_user_class, reads_of
 from fluxax._jax import Tracer, concrete, is_tracer, showing, tracing
 from fluxax._module import Module
 from fluxax._parameters import trainable_arrays
@@ -169,6 +171,7 @@ def value_and_gradients(
 
     Statistics that layers write are kept if the value is finite; with a guard, the gradients too.
     """
+    note = take_pending()
     variables = Variables(args, differentiated)
     has_ints = any(isinstance(x, int) for x in variables.numbers.values())
     try:
@@ -177,7 +180,7 @@ def value_and_gradients(
         if not has_ints:
             raise
         found = _differentiate(f, args, variables, ints=False, guard=guard)  # needed as an integer
-    note_pending()
+    note()
     return found
 
 
@@ -196,15 +199,17 @@ def _differentiate(
         check_loss(loss, _where(f))
         return loss
 
-    with values_shown():
-        loss, pull = jax.vjp(of_leaves, leaves)
+    try:
+        with values_shown():
+            loss, pull = jax.vjp(of_leaves, leaves)
+    finally:
+        settle_reached(f)
     one = jnp.ones((), loss.dtype)
     closed = jax.make_jaxpr(lambda ct: pull(ct)[0])(one)
     paths = reaches(closed.jaxpr)
     grads = [g if there else None for g, there in zip(pull(one)[0], paths, strict=True)]
     grads = [jnp.conj(g) if g is not None and jnp.iscomplexobj(g) else g for g in grads]
     kept["copies"].write_back(all_finite([loss] if guard is None else [loss, *grads]))
-    settle_reached(f)
     return _settled(kept["out"], {}), variables.nested(args, grads, ints)
 
 
@@ -236,9 +241,10 @@ def _where(f: Any) -> str:
 
 def call(f: Any, args: tuple[Any, ...], *, training: bool) -> Any:
     """`f(*args)` uncompiled, without a gradient."""
+    note = take_pending()
     with objective(training):
         value = f(*args)
-    note_pending()
+    note()
     return value
 
 
@@ -263,7 +269,7 @@ def _settle_one(value: Any) -> list[Any]:
         return _settle_function(value)
     if isinstance(value, types.MethodType):
         return [value.__self__, value.__func__]
-    if hasattr(value, "func") and hasattr(value, "keywords"):  # functools.partial
+    if isinstance(value, functools.partial):
         return [value.func, *value.args, *value.keywords.values()]
     if isinstance(value, list):
         for i, item in enumerate(value):
@@ -274,11 +280,34 @@ def _settle_one(value: Any) -> list[Any]:
         return _settle_dict(value)
     if isinstance(value, (tuple, set, frozenset)):
         return list(value)
-    if isinstance(value, (type, types.ModuleType)):
+    if isinstance(value, collections.deque):
+        for i, item in enumerate(value):
+            if _carries(item):
+                value[i] = _settled(item, {})
+        return list(value)
+    if isinstance(value, type):
+        return _settle_class(value) if is_user_class(value) else []
+    if isinstance(value, types.ModuleType):
         return []
-    return (
+    _settle_slots(value)
+    return [type(value)] + (
         _settle_dict(value.__dict__) if isinstance(getattr(value, "__dict__", None), dict) else []
     )
+
+
+def _settle_class(cls: type) -> list[Any]:
+    for name, item in list(vars(cls).items()):
+        if _carries(item):
+            setattr(cls, name, _settled(item, {}))
+    return []
+
+
+def _settle_slots(value: Any) -> None:
+    for cls in type(value).__mro__:
+        slots = vars(cls).get("__slots__", ())
+        for name in [slots] if isinstance(slots, str) else slots:
+            if _carries(getattr(value, name, None)):
+                object.__setattr__(value, name, _settled(getattr(value, name), {}))
 
 
 def _carries(value: Any) -> bool:
@@ -295,7 +324,7 @@ def _settle_dict(space: dict[Any, Any]) -> list[Any]:
 
 
 def _settle_function(f: types.FunctionType) -> list[Any]:
-    found = [*(f.__defaults__ or ()), *f.__dict__.values()]
+    found = [*(f.__defaults__ or ()), *_settle_dict(f.__dict__)]
     for cell in f.__closure__ or ():
         try:
             if _carries(cell.cell_contents):

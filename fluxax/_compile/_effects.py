@@ -10,7 +10,6 @@ import numpy as np
 from fluxax._compile import _boxes as boxes
 from fluxax._compile._spec import Box
 
-
 _NOTHING: Any = object()
 
 
@@ -39,7 +38,7 @@ def restore(before: list[tuple[Box, dict[Any, Any]]]) -> str | None:
         assert box.how.now is not None
         now = box.how.now(box.value)
         if len(now) != len(then) or any(now.get(k, _NOTHING) is not v for k, v in then.items()):
-            found = f"a method changes `{box.label}`"
+            found = f"it changes `{box.label}`"
             _put_back(box, then)
     return found
 
@@ -53,6 +52,12 @@ def _put_back(box: Box, then: dict[Any, Any]) -> None:
         box.value.update(then)
     elif box.how is boxes.CELL:
         box.value.cell_contents = then["content"]
+    elif box.how is boxes.CLASS:
+        for name in set(vars(box.value)) - set(then):
+            delattr(box.value, name)
+        for name, value in then.items():
+            if vars(box.value).get(name) is not value:
+                setattr(box.value, name, value)
     else:
         box.value.__dict__.update(then)
         for name in set(vars(box.value)) - set(then):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fluxax._errors import dtype_name
+from fluxax._errors import dtype_name, warn
 
 
 class Record:
@@ -50,10 +49,9 @@ class Record:
         if self.traces > 8 and not self.warned:
             self.warned = True
             hint = "Pass numbers that decide shapes or branches less often, or compute them before the lambda."
-            warnings.warn(
-                f"{self.where} has been compiled {self.traces} times; the last time because {reason}. {hint} "
-                "fx.explain() lists all reasons.",
-                stacklevel=6,
+            warn(
+                f"{self.where} has been compiled {self.traces} times; the last time because "
+                f"{reason}. {hint} fx.explain() lists all reasons."
             )
 
     def uncompiled(self, reason: str) -> None:
@@ -131,6 +129,7 @@ def difference(record: Record, now: tuple[Any, ...], settings: Any) -> str:
         return "first call"
     if record.settings != settings:
         return "other parts of the model are frozen"
+    before, now = _readable(before), _readable(now)
     old = {_name(t): t for t in before}
     for token in now:
         name = _name(token)
@@ -142,12 +141,19 @@ def difference(record: Record, now: tuple[Any, ...], settings: Any) -> str:
     return f"{gone[0]} is gone" if gone else "JAX's settings changed"
 
 
+def _readable(tokens: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The tokens without those of cells, which have the names of what is in them."""
+    return tuple(t for t in tokens if t[1] != "cell")
+
+
 def _name(token: Any) -> Any:
     return token[0]
 
 
 def _changed(old: Any, new: Any) -> str:
     label, sort = new[0], new[1]
+    if "no global" in (old[1], sort):
+        return f"the global {label} {'is gone' if sort == 'no global' else 'appeared'}"
     if old[1] != sort:
         if sort == "input":
             return f"{label} became an input"
@@ -194,11 +200,10 @@ class _Switches(threading.local):
 switches = _Switches()
 
 
-def note_pending() -> None:
-    """Say why a run was uncompiled, now that it has ended without an error."""
+def take_pending() -> Callable[[], None]:
+    """What to call once the uncompiled run that begins now has ended without an error."""
     note, switches.pending = switches.pending, None
-    if note is not None:
-        note()
+    return note or (lambda: None)
 
 
 def is_strict() -> bool:

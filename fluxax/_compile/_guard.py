@@ -86,7 +86,9 @@ class Emitter:
         elif isinstance(spec, Num):
             self._number(spec, reader)
         elif isinstance(spec, Opaque):
-            self.require(f"type({reader}) is {self.constant(type(spec.value))}")
+            v = self.boxes[spec.number] = self.fresh()
+            self.lines.append(f"{v} = {reader}")
+            self.require(f"type({v}) is {self.constant(type(spec.value))}")
         elif isinstance(spec, Box):
             self._box(spec, reader)
         else:  # Again

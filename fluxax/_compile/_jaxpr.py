@@ -128,6 +128,8 @@ def _step(eqn: Any, operands: list[Host | None], bad: set[int]) -> list[Host | N
         outs = _walk(inner, {v: h for v, h in zip(inner.invars, passed, strict=True) if h}, bad)
         if name not in ("scan", "while", "cond"):
             return outs
+    if name == "while":  # how often it turns decides whether it can be differentiated
+        bad |= which
     if name in ("scan", "while", "cond"):
         return nothing
     if name in _STRUCTURAL:
@@ -178,3 +180,22 @@ def reaches(jaxpr: Jaxpr) -> list[bool]:
         if any(_is_var(v) and v in reached for v in eqn.invars):
             reached.update(eqn.outvars)
     return [_is_var(v) and v in reached for v in jaxpr.outvars]
+
+
+_CALLBACKS = frozenset(("debug_callback", "pure_callback", "io_callback"))
+
+
+def calls_back(jaxpr: Jaxpr) -> bool:
+    """Whether a program calls Python functions while it runs; they would see copies."""
+    return any(
+        eqn.primitive.name in _CALLBACKS or any(map(calls_back, _inside(eqn))) for eqn in jaxpr.eqns
+    )
+
+
+def _inside(eqn: Any) -> Iterator[Jaxpr]:
+    """Every jaxpr in an equation's parameters."""
+    for value in eqn.params.values():
+        for inner in value if isinstance(value, (tuple, list)) else (value,):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield inner

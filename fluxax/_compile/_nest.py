@@ -8,20 +8,34 @@ import jax
 
 from fluxax import _tree
 from fluxax._compile import _boxes as boxes
-from fluxax._compile._spec import Arr, Box, Num, Spec
+from fluxax._compile._spec import Again, Arr, Box, Num, Spec
 
 
-def nest_of(spec: Spec, n_arrays: int) -> Any:
+def nests_of(specs: list[Spec], n_arrays: int) -> list[Any]:
+    """How the gradient of each argument is nested."""
+    seen: dict[int, Box] = {}
+    return [nest_of(spec, n_arrays, seen) for spec in specs]
+
+
+def nest_of(spec: Spec, n_arrays: int, seen: dict[int, Box]) -> Any:
     """How a gradient is nested: an input's number, `None`, or (kind, names, parts)."""
     if isinstance(spec, Arr):
         return spec.index
     if isinstance(spec, Num):
         return None if spec.index is None else n_arrays + spec.index
+    if isinstance(spec, Again) and spec.number in seen:  # tied: its gradient stands elsewhere
+        return _emptied(nest_of(seen[spec.number], n_arrays, dict(seen)))
     if not isinstance(spec, Box):
         return None
+    seen[spec.number] = spec
     parts = [(key, part) for _, key, part in spec.parts if not _structural(key)]
-    nests = [nest_of(part, n_arrays) for _, part in parts]
+    nests = [nest_of(part, n_arrays, seen) for _, part in parts]
     return _NESTS[spec.how](spec, [key for key, _ in parts], nests) if spec.how in _NESTS else None
+
+
+def _emptied(nest: Any) -> Any:
+    """A nest without gradients."""
+    return (nest[0], [_emptied(part) for part in nest[1]]) if isinstance(nest, tuple) else None
 
 
 def _structural(key: Any) -> bool:

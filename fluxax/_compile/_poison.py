@@ -49,7 +49,7 @@ _UNSTEADY = frozenset(
     "time random secrets uuid datetime os sys io pathlib shutil subprocess socket tempfile logging "
     "threading multiprocessing signal select asyncio sqlite3 urllib http requests gc inspect "
     "traceback pickle shelve csv zoneinfo getpass platform queue sched locale warnings pdb wandb "
-    "tqdm mlflow atexit contextvars weakref builtins numpy.random posix _random _io nt _thread "
+    "tqdm mlflow atexit contextvars weakref numpy.random posix _random _io nt _thread "
     "_datetime".split()
 )
 
@@ -65,6 +65,8 @@ def is_unsteady(value: Any) -> bool:
     name = getattr(value, "__module__", None)
     if not isinstance(name, str):
         return False
+    if name == "builtins":
+        return getattr(value, "__name__", "") in FORBIDDEN
     return name in _UNSTEADY or name.startswith("numpy.random")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 import types
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +20,7 @@ from fluxax._compile._site import Purpose, Site
 from fluxax._compile._spec import Sidestep, Spec
 from fluxax._compile._trace import Trace
 from fluxax._compile._traced import Program
+from fluxax._errors import warn
 from fluxax._jax import trace_settings, tracing
 from fluxax._module import static_key
 
@@ -140,10 +140,9 @@ def _ran_uncompiled(site: Site, reason: str) -> None:
         site.given_up = reason
     if site.record.compiled:
         site.record.uncompiled(reason)
-        warnings.warn(
+        warn(
             f"{site.record.where} runs uncompiled, which is slow: {reason}. "
-            "It is correct as it is; to make it fast, move that out of the function.",
-            stacklevel=6,
+            "It is correct as it is; to make it fast, move that out of the function."
         )
 
 
@@ -190,6 +189,6 @@ def _learn_numbers(site: Site, capture: Capture) -> bool:
         and label not in site.numbers
     ]
     site.seen.update((label, static_key(v)) for label, v in capture.constants.items())
-    for label in changed:
+    for label in changed[:1] if site.careful else changed:
         site.numbers[label] = INPUT
     return bool(changed)

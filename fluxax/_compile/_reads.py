@@ -55,6 +55,9 @@ def _inspect(code: CodeType) -> Reads:
             names[op.argval] = None
         elif op.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
             written = op.argval
+            names[op.argval] = None
+        elif op.opname == "MATCH_CLASS":
+            names["isinstance"] = None  # it asks for a type
     for const in code.co_consts:
         if isinstance(const, CodeType):
             inner = _inspect(const)

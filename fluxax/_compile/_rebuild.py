@@ -67,7 +67,7 @@ class Rebuild:
         if isinstance(spec, Const):
             return steady(spec.value, spec.label)
         if isinstance(spec, Opaque):
-            return Poison(spec.label)
+            return self._copies.setdefault(spec.number, Poison(spec.label))
         if isinstance(spec, Again):
             if spec.number in self._copies:
                 return self._copies[spec.number]
@@ -179,8 +179,11 @@ class Rebuild:
                 continue
             found += self._changed(box, before, now)
         for space, name, value, label in self._global_parts:
-            if space.get(name, _NOTHING) is not value:
+            if space.pop(name, _NOTHING) is not value:
                 raise Sidestep(f"it assigns the global `{label}`")
+        for space in self._globals.values():
+            for name in set(space) - {"__builtins__", "__name__"}:
+                raise Sidestep(f"it assigns the global `{name}`")
         return found
 
     def _changed(self, box: Box, before: dict[Any, Any], now: dict[Any, Any]) -> list[Any]:

@@ -43,6 +43,8 @@ class Site:
         self.numbers: dict[str, str] = {}
         self.seen: dict[str, Any] = {}
         self.names: set[str] = set()
+        self.proven: set[str] = set()  # numbers that were inputs of a program
+        self.careful = False  # try further numbers one at a time
         self.ints: dict[int, bool] = {}
         self.failures = 0
         self.given_up: str | None = None

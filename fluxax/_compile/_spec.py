@@ -7,15 +7,28 @@ into the cache key (`Capture`, which makes them). Specs live for one slow call o
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
+
+
+class _Raised(threading.local):
+    reason: str | None = None
+
+
+raised = _Raised()  # the first reason to step aside since a trace began in this thread
 
 
 class Sidestep(BaseException):
     """The function cannot be compiled soundly; the text says why, for a reader of it.
 
-    A BaseException, so that `except Exception` in user code does not swallow it.
+    A BaseException, so that `except Exception` in user code does not swallow it. Code that
+    swallows it all the same does not help itself: `raised` keeps the reason.
     """
+
+    def __init__(self, reason: str):
+        super().__init__(reason)
+        raised.reason = raised.reason or reason
 
 
 class Is:
@@ -90,7 +103,11 @@ class Const(Spec):
 class Opaque(Spec):
     """A value that cannot be compared: harmless while nobody touches it."""
 
-    __slots__ = ()
+    __slots__ = ("number",)
+
+    def __init__(self, value: Any, label: str, number: int):
+        super().__init__(value, label)
+        self.number = number
 
 
 class Again(Spec):

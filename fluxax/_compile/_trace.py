@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,14 +13,15 @@ from fluxax._compile import _explain, _reads
 from fluxax._compile._capture import FIXED, INPUT, Capture
 from fluxax._compile._effects import random_state, restore, restore_random
 from fluxax._compile._guard import make_guard
-from fluxax._compile._jaxpr import dependence, lonely_numbers
-from fluxax._compile._nest import nest_of
+from fluxax._compile._jaxpr import calls_back, dependence, lonely_numbers
+from fluxax._compile._nest import nests_of
 from fluxax._compile._objective import BadLoss, check_loss, first_of, loss_array, objective
 from fluxax._compile._rebuild import Rebuild, map_outputs
-from fluxax._compile._spec import Arr, Box, Num, Sidestep, Spec, Tied
 from fluxax._compile._site import Entry, Purpose, Site
+from fluxax._compile._spec import Arr, Box, Num, Sidestep, Spec, Tied, raised
 from fluxax._compile._traced import Hole, Program, Write, floating
 from fluxax._compile._tripwire import Tripwire
+from fluxax._errors import warn
 
 
 class Trace:
@@ -61,6 +61,7 @@ class Trace:
             for label in lonely:
                 self.site.numbers[label] = FIXED
             return None
+        self.site.proven |= {n for n, state in self.site.numbers.items() if state == INPUT}
         program = self._program(closed)
         guard, program.places = make_guard(
             self.function, self.arguments, self.writes, program.parameters
@@ -81,13 +82,18 @@ class Trace:
         inside = self.capture.arrays[self.arrays_of_arguments :]
         dragged = [a for a in inside if type(a) is np.ndarray and a.nbytes > _HEAVY]
         if dragged:
-            warnings.warn(
-                f"{record.where} reads {sum(a.nbytes for a in dragged) >> 20} MB of NumPy arrays from outside, "
-                "which are copied at every call. Make them JAX arrays once, with jnp.asarray.",
-                stacklevel=8,
+            warn(
+                f"{record.where} reads {sum(a.nbytes for a in dragged) >> 20} MB of NumPy arrays "
+                "from outside, which are copied at every call. Make them JAX arrays once, with "
+                "jnp.asarray."
             )
 
     def _failed(self, error: Exception) -> None:
+        if isinstance(error, TypeError) and "in-place" in str(error):
+            raise TypeError(
+                "The objective expects to leave NumPy arrays as they are, got a write to one"
+                f"{_place(error)}. Inside an objective they are JAX arrays: use x.at[i].set(v)."
+            ) from None
         if self._number_is_to_blame():
             return
         if isinstance(error, jax.errors.JAXTypeError | jax.errors.JAXIndexError):
@@ -98,17 +104,21 @@ class Trace:
 
     def _number_is_to_blame(self) -> bool:
         """Whether numbers were inputs in a trace that failed; they become constants again."""
-        blamed = False
-        for label, state in self.site.numbers.items():
-            if state == INPUT:
+        suspects = [n for n, state in self.site.numbers.items() if state == INPUT]
+        unproven = [n for n in suspects if n not in self.site.proven]
+        blamed = unproven or suspects
+        for label in blamed:
+            if len(blamed) > 1:  # which one it is shows when they are tried one by one
+                del self.site.numbers[label]
+            else:
                 self.site.numbers[label] = FIXED
-                blamed = True
-        for i in self.capture.real:
+        self.site.careful |= len(blamed) > 1
+        for i in self.capture.real if not blamed else ():
             position = _argument_of(self.arguments, i)
             if position is not None and self.site.ints.get(position, True):
                 self.site.ints[position] = False
                 return True
-        return blamed
+        return bool(blamed)
 
     def _closed(self) -> Any:
         arrays = [
@@ -128,13 +138,16 @@ class Trace:
             touched = restore(before)
             randomness = restore_random(state)
         if touched or randomness:
-            raise Sidestep(touched or randomness)
+            raise Sidestep(touched or randomness or "")
+        if calls_back(closed.jaxpr):
+            raise Sidestep("it calls back into Python while the program runs")
         return closed
 
     def _flat(self, *inputs: Any) -> list[Any]:
         """The function of its inputs alone, run on copies; what it wrote comes out as well."""
         n = len(self.capture.arrays)
         arrays, numbers = inputs[:n], inputs[n:]
+        raised.reason = None
         rebuild = Rebuild(arrays, _Captured(arrays, self.arrays_of_arguments), numbers)
         tripwire = Tripwire()
         tripwire.codes = self.capture.fixed_codes
@@ -144,6 +157,8 @@ class Trace:
         with objective(self.purpose.training, rebuild.copies_of(self.frozen())), tripwire.armed():
             out = f(*args)
         tripwire.check()
+        if raised.reason is not None:  # somebody swallowed it
+            raise Sidestep(raised.reason)
         outs: list[Any] = []
         self.writes = rebuild.writes()
         self.shape = self._shape(out, outs, rebuild.originals)
@@ -192,7 +207,7 @@ class Trace:
             program.parameters = [
                 i for i, leaf in enumerate(leaves) if leaf and i < program.n_arrays
             ]
-        program.nests = [nest_of(spec, program.n_arrays) for spec in self.arguments]
+        program.nests = nests_of(self.arguments, program.n_arrays)
         program.labels = capture.labels
         return program
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any
 
 import jax
@@ -66,7 +66,7 @@ class Tripwire:
             return
         code = frame.f_code
         if code in _ERRORS or code in _TEXTS:
-            self._value_needed(frame, code)
+            self._value_needed(frame)
         elif (
             id(frame.f_globals) not in self.spaces
             and _is_user(frame)
@@ -76,12 +76,10 @@ class Tripwire:
                 f"it calls {code.co_name} ({code.co_filename}:{code.co_firstlineno}) "
                 "in a way that cannot be followed"
             )
+            raise Sidestep(self.reason)  # before its first line runs
 
-    def _value_needed(self, frame: FrameType, code: CodeType) -> None:
+    def _value_needed(self, frame: FrameType) -> None:
         user = _user_frame(frame, self.spaces)
-        if code in _TEXTS:
-            if user is None or user.f_back is None or frame.f_back is not user:
-                return  # JAX formats tracers for its own messages
         where = f" at {_line(user)}" if user is not None else ""
         self.reason = f"it needs the value of a traced array{where}"
 

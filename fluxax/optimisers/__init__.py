@@ -1,14 +1,14 @@
 """Optimisation rules, and the state tree that can be adjusted, frozen and thawed anywhere."""
 
 from fluxax.optimisers._adam import (
-    OAdam,
-    Adam,
     AdaBelief,
+    Adam,
     AdaMax,
     AdamW,
     AMSGrad,
     Lion,
     NAdam,
+    OAdam,
     RAdam,
 )
 from fluxax.optimisers._adaptive import AdaDelta, AdaGrad, RMSProp
