@@ -242,20 +242,6 @@ uses = Uses()
 
 
 @case(None)
-def jitted_helper_of_a_method() -> Turns:
-    global SCALE
-    for SCALE in (2.0, 3.0, 5.0):
-        yield (lambda w: jnp.sum(uses.by_jit(w))), SCALE
-
-
-@case(None)
-def scanned_body_of_a_method() -> Turns:
-    global SCALE
-    for SCALE in (2.0, 3.0, 5.0):
-        yield (lambda w: uses.by_scan(w)), SCALE
-
-
-@case(None)
 def list_read_by_a_method() -> Turns:
     for BUFFER[0] in (2.0, 3.0, 5.0):
         yield (lambda w: jnp.sum(uses.by_list(w))), BUFFER[0]
@@ -380,8 +366,6 @@ def test_arithmetic(name: str) -> None:
 
 #: Functions that JAX itself remembers by identity, so that without our copies it sees no change.
 REMEMBERED = {
-    "jitted_helper_of_a_method",
-    "scanned_body_of_a_method",
     "wrapped_by_checkpoint_outside",
 }
 

@@ -93,15 +93,6 @@ def test_a_captured_model_counts_too(way: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_same_model_as_argument_and_capture_counts_both(way: str) -> None:
-    model = Counter()
-    with WAYS[way]():
-        for turn in (1, 2):
-            fx.gradient(lambda m, x: jnp.sum(m(x)) + jnp.sum(model(x)), model, X)
-            assert int(model.count) == 2 * turn
-
-
-@pytest.mark.parametrize("way", WAYS)
 def test_a_layer_in_two_places_counts_both(way: str) -> None:
     layer = Counter()
     model = fx.Chain(layer, layer)

@@ -134,7 +134,7 @@ def test_writing_to_a_captured_numpy_array_is_an_error_that_names_the_line() -> 
 
         with context, pytest.raises(Exception, match=r".") as caught:
             quietly(lambda: fx.gradient(f, W))
-        assert "test_capture_fallback.py" in "".join(traceback.format_exception(caught.value))
+        assert "test_capture_stored.py" in "".join(traceback.format_exception(caught.value))
         assert buffer[0] == 0
 
 

@@ -229,13 +229,14 @@ BAD: dict[str, tuple[type[Exception], str, Callable[[World], Any]]] = {
         lambda w: fx.train(mse, w.model, [(w.x, w.y)], w.tree, cb=print),
     ),
     "old order": (
-        TypeError,
-        "The order is train(loss, model, data, opt_state).",
+        ValueError,
+        "train expects the state tree of this model, got one of another structure at model: "
+        "the model has the function mse there.",
         lambda w: fx.train(w.model, mse, [(w.x, w.y)], w.tree),
     ),
     "data and state swapped": (
-        (TypeError, ValueError),
-        "The order is train(loss, model, data, opt_state).",
+        TypeError,
+        "train expects an iterable of batches, got a Node.",
         lambda w: fx.train(mse, w.model, w.tree, [(w.x, w.y)]),
     ),
     "one number as data": (TypeError, "iterable", lambda w: fx.train(mse, w.model, 3, w.tree)),

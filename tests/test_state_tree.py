@@ -324,6 +324,21 @@ def test_freeze_thaw_adjust_in_turn() -> None:
     np.testing.assert_allclose(model["y"], [-17.0, -196.0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("looked_at", [False, True])
+def test_thaw_counts_from_the_next_update(looked_at: bool) -> None:
+    model, plain = bimodel(), bimodel()
+    tree = fx.setup(fx.Descent(0.1), model)
+    fx.freeze(tree.layers.enc)
+    for thawed in (False, True, True):
+        if thawed:
+            fx.thaw(tree)
+        grad = slope(model)
+        if looked_at:
+            repr(grad)
+        fx.update(tree, model, grad)
+        assert (snapshot(model[0].weight) != snapshot(plain[0].weight)) == thawed
+
+
 def test_a_leaf_can_be_frozen_alone_and_keeps_its_state() -> None:
     model = bimodel()
     tree = fx.setup(fx.OptimiserChain(fx.WeightDecay(0.1), fx.Adam(0.1)), model)

@@ -122,6 +122,7 @@ BUILTIN_METHOD = How("builtin method", build=lambda old, p: getattr(p["self"], o
 PARTIAL = How("partial", build=_build_partial)
 WRAPPER = How("wrapper", build=lambda old, p: p["wrapped"])
 CLASS = How("class", build=lambda old, _: old, now=lambda cls: dict(vars(cls)))
+ARRAY = How("NumPy constant", build=lambda old, _: old, now=lambda a: {a.tobytes(): a})
 CLASS_VALUE = How("class value", build=lambda old, _: old)
 PYMODULE = How(
     "module",

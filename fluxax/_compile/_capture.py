@@ -15,6 +15,7 @@ import decimal
 import enum
 import fractions
 import functools
+import operator
 import pathlib
 import re
 import types
@@ -168,7 +169,7 @@ class Capture:
             raise Sidestep(
                 f"a method reads the NumPy array `{label}`; make it a jnp array or an attribute"
             )
-        box = self.box(value, label, boxes.CLASS, value.shape, value.dtype, value.tobytes())
+        box = self.box(value, label, boxes.ARRAY, value.shape, value.dtype, value.tobytes())
         box.checks.append(("same_array({v}, {k})", value.copy()))
         return box
 
@@ -438,7 +439,9 @@ class Capture:
 
     def take_slots(self, obj: Any, label: str, slots: list[str]) -> Spec:
         names = [n for n in slots if hasattr(obj, n)]
+        absent = [n for n in slots if n not in names]
         box = self.box(obj, label, boxes.SLOTS, tuple(names))
+        box.checks += [(f"not hasattr({{v}}, {n!r})", None) for n in absent]
         self._class_of(box, type(obj))
         for name in names:
             box.parts.append(
@@ -489,6 +492,7 @@ class Capture:
             return spec
         box = self.box(cls, label, boxes.CLASS_VALUE)
         box.checks.append(("{v} is {k}", cls))
+        self._class_of(box, cls)
         for base in cls.__mro__:
             if base is not object and is_user_class(base):
                 self._boxes.pop((id(base), "fixed"), None)  # again, now with its constructor
@@ -520,6 +524,20 @@ class Capture:
         for i, (key, part) in enumerate(_tree.PYTREE.parts(value)):
             box.parts.append((f"children({{v}})[{i}]", i, self.take(part, f"{label}{key}")))
         return box
+
+    def take_getter(self, getter: Any, label: str) -> Spec:
+        """`attrgetter` and its like: a constant that reads the attributes it was made for."""
+        words = {w for arg in getter.__reduce__()[1] if isinstance(arg, str) for w in arg.split(".")}
+        if not words <= self.names:
+            self.names |= words
+            self._grown = True
+        return self._const(getter, label, identical=True)
+
+    def take_rule(self, f: Any, label: str) -> Spec:
+        """A `custom_jvp` or `custom_vjp`: JAX runs a user's rule after the trace, on no copies."""
+        if is_user_function(getattr(f, "fun", None)):
+            return self._opaque(f, label)
+        return self._const(f, label, identical=True)
 
     def take_opaque(self, value: Any, label: str) -> Spec:
         return self._opaque(value, label)
@@ -580,6 +598,11 @@ _TAKERS: dict[type, Taker] = {
     types.MethodType: Capture.take_method,
     types.BuiltinMethodType: Capture.take_builtin_method,
     functools.partial: Capture.take_partial,
+    jax.custom_jvp: Capture.take_rule,
+    jax.custom_vjp: Capture.take_rule,
+    operator.attrgetter: Capture.take_getter,
+    operator.itemgetter: Capture.take_getter,
+    operator.methodcaller: Capture.take_getter,
     list: Capture.take_list,
     tuple: Capture.take_tuple,
     dict: Capture.take_dict,

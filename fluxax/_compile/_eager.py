@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluxax import _tree
-from fluxax._compile._explain import take_pending
+from fluxax._compile._explain import switches, take_pending
 from fluxax._compile._jaxpr import reaches
 from fluxax._compile._objective import check_loss, loss_array, objective
 from fluxax._compile._reads import is_user_class, reads_of
@@ -173,7 +173,11 @@ def value_and_gradients(
     """
     note = take_pending()
     variables = Variables(args, differentiated)
-    has_ints = any(isinstance(x, int) for x in variables.numbers.values())
+    known, switches.ints = switches.ints, None
+    if known is not None:  # a trace has shown which ints are needed as integers
+        for place in [(i, ()) for i, real in known.items() if not real]:
+            variables.numbers.pop(place, None)
+    has_ints = known is None and any(isinstance(x, int) for x in variables.numbers.values())
     try:
         found = _differentiate(f, args, variables, ints=True, guard=guard)
     except TypeError:

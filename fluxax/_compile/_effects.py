@@ -40,6 +40,11 @@ def restore(before: list[tuple[Box, dict[Any, Any]]]) -> str | None:
         if len(now) != len(then) or any(now.get(k, _NOTHING) is not v for k, v in then.items()):
             found = f"it changes `{box.label}`"
             _put_back(box, then)
+            if box.how is boxes.ARRAY:
+                raise TypeError(
+                    f"The objective expects to leave NumPy arrays as they are, got a write to "
+                    f"`{box.label}` in a method. Keep it as an attribute, and assign a new array."
+                )
     return found
 
 
@@ -52,6 +57,8 @@ def _put_back(box: Box, then: dict[Any, Any]) -> None:
         box.value.update(then)
     elif box.how is boxes.CELL:
         box.value.cell_contents = then["content"]
+    elif box.how is boxes.ARRAY:
+        np.copyto(box.value, np.frombuffer(next(iter(then)), box.value.dtype).reshape(box.value.shape))
     elif box.how is boxes.CLASS:
         for name in set(vars(box.value)) - set(then):
             delattr(box.value, name)

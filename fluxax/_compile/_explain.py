@@ -194,6 +194,7 @@ def _text(key: Any) -> str:
 class _Switches(threading.local):
     eager: bool = False
     strict: bool = False
+    ints: dict[int, bool] | None = None  # which top-level ints the trace found to be real numbers
     pending: Callable[[], None] | None = None  # what to note once an uncompiled run has ended well
 
 

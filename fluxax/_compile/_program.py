@@ -120,6 +120,7 @@ def find_slowly(
                 raise Sidestep("its numbers do not settle")
             except Sidestep as reason:
                 _refuse_if_strict(site, str(reason))
+                _explain.switches.ints = site.ints
                 _explain.switches.pending = partial(_ran_uncompiled, site, str(reason))
         else:
             _refuse_if_strict(site, site.given_up)

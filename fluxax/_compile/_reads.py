@@ -57,7 +57,7 @@ def _inspect(code: CodeType) -> Reads:
             written = op.argval
             names[op.argval] = None
         elif op.opname == "MATCH_CLASS":
-            names["isinstance"] = None  # it asks for a type
+            attributes.add("type()")  # it asks for a type
     for const in code.co_consts:
         if isinstance(const, CodeType):
             inner = _inspect(const)

@@ -21,13 +21,13 @@ from fluxax._compile._spec import Sidestep
 from fluxax._jax import Tracer
 
 _ERRORS = {
-    cls.__init__.__code__: cls.__name__
-    for cls in (
-        jax.errors.ConcretizationTypeError,
-        jax.errors.TracerArrayConversionError,
-        jax.errors.TracerBoolConversionError,
-        jax.errors.TracerIntegerConversionError,
-        jax.errors.NonConcreteBooleanIndexError,
+    cls.__init__.__code__: how
+    for cls, how in (
+        (jax.errors.ConcretizationTypeError, "float, int or a shape"),
+        (jax.errors.TracerArrayConversionError, "a NumPy function"),
+        (jax.errors.TracerBoolConversionError, "if, while, and, or, not, bool"),
+        (jax.errors.TracerIntegerConversionError, "range, or an index of a list"),
+        (jax.errors.NonConcreteBooleanIndexError, "a boolean mask as an index"),
     )
 }
 _TEXTS = {
@@ -81,7 +81,8 @@ class Tripwire:
     def _value_needed(self, frame: FrameType) -> None:
         user = _user_frame(frame, self.spaces)
         where = f" at {_line(user)}" if user is not None else ""
-        self.reason = f"it needs the value of a traced array{where}"
+        how = _ERRORS.get(frame.f_code, "print, str or an f-string")
+        self.reason = f"it needs the value of a traced array ({how}){where}"
 
 
 def _is_user(frame: FrameType) -> bool:
