@@ -31,7 +31,7 @@ from works import WORKS, Work
 
 TOLERANCE = 1e-5  # relative, of gradients and of losses
 _CHECKED = 10  # steps before losses are compared
-_DEEP = 50  # layers from which on rivals are left out of a quick run
+_DEEP = 50  # layers from which on a quick run has only what is judged: compiling takes long
 ENGINE = "engine"
 
 
@@ -61,8 +61,8 @@ RATIOS = (
 
 def compared(work: Work, rounds: int, *, quick: bool) -> dict[str, Times]:
     """The times of everybody on one work, after a check that all compute the same."""
-    rivals = [] if quick and len(work.sizes) > _DEEP else RIVALS
-    contenders = [make(work) for make in (Plain, *OURS, *rivals)]
+    others = (Trainstep, Loop) if quick and len(work.sizes) > _DEEP else (*OURS, *RIVALS)
+    contenders = [make(work) for make in (Plain, *others)]
     try:
         check_gradients(work, contenders)
         check_losses(work, contenders)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ from fluxax._compile._nest import nested
 from fluxax._compile._program import Found, find, find_slowly
 from fluxax._compile._site import Purpose
 from fluxax._compile._traced import Once, Program, ShapeMiss
+from fluxax._errors import warn
 from fluxax._module import Module
 
 
@@ -142,9 +143,14 @@ def _warn_if_nothing(
     """Say once that the loss does not depend on a model: the outer one was used, most likely."""
     for arg, grad in zip(args, grads, strict=True):
         if isinstance(arg, Module) and where not in _warned and not jax.tree.leaves(grad):
-            _warned.add(where)
-            warnings.warn(
-                f"The loss at {where} does not depend on the model that was given to it, so the gradient is None. "
-                "Use the function's own argument inside it: lambda m: loss(m(x), y).",
-                stacklevel=4,
-            )
+            warn_untouched(where)
+
+
+def warn_untouched(where: str) -> None:
+    """Say once that the loss at a place does not depend on the model that it was given."""
+    if where not in _warned:
+        _warned.add(where)
+        warn(
+            f"The loss at {where} does not depend on the model that was given to it, so the "
+            "gradient is None. Use the function's own argument inside it: lambda m: loss(m(x), y)."
+        )

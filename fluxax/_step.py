@@ -16,12 +16,12 @@ from fluxax._compile._program import Found, find, find_slowly
 from fluxax._compile._site import Purpose
 from fluxax._compile._traced import Once, Program, ShapeMiss
 from fluxax._jax import ArrayImpl, beside
+from fluxax._gradient import warn_untouched
 from fluxax._module import Module
 from fluxax._parameters import put
 from fluxax.optimisers import _apply
 from fluxax.optimisers._gather import Gather, make_gather
 from fluxax.optimisers._match import match_model
-from fluxax.optimisers._rule import version
 from fluxax.optimisers._state import SMALL, Leaf, Store
 from fluxax.optimisers._update import Group, ready, update, whole
 
@@ -181,6 +181,8 @@ def _run(plan: Plan, found: Found, model: Any, alive: Any) -> Step:
         key = plan.group.key
         if key not in program.extra:
             program.extra[key] = Fused(program, plan.moving, plan.labels)
+            if not program.used and plan.labels:
+                warn_untouched(found.site.record.where)
         fused = plan.fused[program] = program.extra[key]
     store = plan.store
     store.owned()
@@ -244,7 +246,7 @@ def _find_plan(who: str, opt_state: Any, model: Any) -> Plan:
         leaves = plan.tree.read(opt_state)
         if leaves is None or leaves[0][0].store is not plan.store:
             continue
-        if plan.group.structure == version.structure:
+        if not plan.group.stale:
             return plan
         _recent[:] = [pair for pair in _recent if pair[1] is not plan]
         break

@@ -110,7 +110,7 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("make, error, sentence", REFUSED, ids=lambda v: str(v)[:50])
+@pytest.mark.parametrize("make, error, sentence", REFUSED, ids=[s for _, _, s in REFUSED])
 def test_wrong_values_are_refused(make: Any, error: Any, sentence: str) -> None:
     with pytest.raises(error) as caught:
         make()

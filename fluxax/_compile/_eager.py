@@ -11,6 +11,7 @@ import collections
 import functools
 import types
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
@@ -204,7 +205,7 @@ def _differentiate(
         return loss
 
     try:
-        with values_shown():
+        with values_shown(), read_only(f):
             loss, pull = jax.vjp(of_leaves, leaves)
     finally:
         settle_reached(f)
@@ -255,16 +256,45 @@ def call(f: Any, args: tuple[Any, ...], *, training: bool) -> Any:
 # --- tracers that were stored -------------------------------------------------------------
 
 
-def settle_reached(f: Any) -> None:
-    """Replace tracers in what a function reaches by their values, in place."""
+def settle_reached(f: Any) -> list[np.ndarray]:
+    """Replace tracers in what a function reaches by their values, in place.
+
+    Returns:
+        The NumPy arrays that it reaches.
+    """
     seen: set[int] = set()
     stack: list[Any] = [f]
+    arrays = []
     while stack:
         value = stack.pop()
-        if id(value) in seen or _tree.is_array(value):
+        if id(value) in seen:
             continue
         seen.add(id(value))
-        stack.extend(_settle_one(value))
+        if type(value) is np.ndarray:
+            arrays.append(value)
+        elif not _tree.is_array(value):
+            stack.extend(_settle_one(value))
+    return arrays
+
+
+@contextmanager
+def read_only(f: Any) -> Iterator[None]:
+    """A context in which the NumPy arrays that a function reaches cannot be written to."""
+    arrays = [a for a in settle_reached(f) if a.flags.writeable]
+    for array in arrays:
+        array.flags.writeable = False
+    try:
+        yield
+    except ValueError as error:
+        if "read-only" in str(error):
+            raise TypeError(
+                "The objective expects to leave NumPy arrays as they are, got a write to one. "
+                "Inside an objective they are JAX arrays: use x.at[i].set(v)."
+            ) from error
+        raise
+    finally:
+        for array in arrays:
+            array.flags.writeable = True
 
 
 def _settle_one(value: Any) -> list[Any]:

@@ -13,6 +13,10 @@ from fluxax._compile._spec import Box
 _NOTHING: Any = object()
 
 
+class ArrayWrite(TypeError):
+    """An objective wrote to a NumPy array that it reads from outside."""
+
+
 def random_state() -> Any:
     return random.getstate()
 
@@ -41,7 +45,7 @@ def restore(before: list[tuple[Box, dict[Any, Any]]]) -> str | None:
             found = f"it changes `{box.label}`"
             _put_back(box, then)
             if box.how is boxes.ARRAY:
-                raise TypeError(
+                raise ArrayWrite(
                     f"The objective expects to leave NumPy arrays as they are, got a write to "
                     f"`{box.label}` in a method. Keep it as an attribute, and assign a new array."
                 )

@@ -58,6 +58,7 @@ def find(
 ) -> Found | None:
     """The program for a call, or `None` if it must run uncompiled."""
     if _explain.switches.eager:
+        _explain.switches.pending = _explain.switches.ints = None
         return None
     code = f.__code__ if type(f) is types.FunctionType else _root(f)
     site = _sites.get((id(code), purpose))
@@ -108,6 +109,7 @@ def find_slowly(
     site: Site, f: Any, args: tuple[Any, ...], purpose: Purpose, frozen: Frozen = no_modules
 ) -> Found | None:
     """Walk, look up, and if need be trace."""
+    _explain.switches.pending, _explain.switches.ints = None, site.ints
     if tracing():
         return None  # inside another JAX transformation: part of that program
     with _lock:
@@ -120,7 +122,6 @@ def find_slowly(
                 raise Sidestep("its numbers do not settle")
             except Sidestep as reason:
                 _refuse_if_strict(site, str(reason))
-                _explain.switches.ints = site.ints
                 _explain.switches.pending = partial(_ran_uncompiled, site, str(reason))
         else:
             _refuse_if_strict(site, site.given_up)

@@ -11,7 +11,7 @@ import numpy as np
 
 from fluxax._compile import _explain, _reads
 from fluxax._compile._capture import FIXED, INPUT, Capture
-from fluxax._compile._effects import random_state, restore, restore_random
+from fluxax._compile._effects import ArrayWrite, random_state, restore, restore_random
 from fluxax._compile._guard import make_guard
 from fluxax._compile._jaxpr import calls_back, dependence, lonely_numbers
 from fluxax._compile._nest import nests_of
@@ -41,6 +41,7 @@ class Trace:
         self.writes: list[tuple[Box, str, Any]] = []
         self.shape: Any = None
         self.n_outputs = 0
+        self.tripwire = Tripwire()
         self.arrays_of_arguments = _count_arrays(arguments)
 
     def entry(self, key: Any) -> Entry | None:
@@ -48,7 +49,7 @@ class Trace:
         start = time.perf_counter()
         try:
             closed = self._closed()
-        except BadLoss:
+        except (BadLoss, ArrayWrite):
             raise
         except Exception as error:  # user code on copies: nothing has happened yet
             return self._failed(error)
@@ -90,12 +91,14 @@ class Trace:
 
     def _failed(self, error: Exception) -> None:
         if isinstance(error, TypeError) and "in-place" in str(error):
-            raise TypeError(
+            raise ArrayWrite(
                 "The objective expects to leave NumPy arrays as they are, got a write to one"
                 f"{_place(error)}. Inside an objective they are JAX arrays: use x.at[i].set(v)."
             ) from None
         if self._number_is_to_blame():
             return
+        if self.tripwire.reason is not None:
+            raise Sidestep(self.tripwire.reason) from None
         if isinstance(error, jax.errors.JAXTypeError | jax.errors.JAXIndexError):
             raise Sidestep(f"it needs the value of a traced array{_place(error)}") from None
         raise Sidestep(
@@ -149,7 +152,7 @@ class Trace:
         arrays, numbers = inputs[:n], inputs[n:]
         raised.reason = None
         rebuild = Rebuild(arrays, _Captured(arrays, self.arrays_of_arguments), numbers)
-        tripwire = Tripwire()
+        tripwire = self.tripwire = Tripwire()
         tripwire.codes = self.capture.fixed_codes
         args = rebuild.arguments(self.arguments)
         f = rebuild.function(self.function)

@@ -50,6 +50,11 @@ def settle_view(rule: Any, leaf: Leaf) -> None:
     )
 
 
+def has_constants(rule: Any) -> bool:
+    """Whether a rule's numbers are constants of its programs, because it branches on them."""
+    return _views.get(_classes(rule)) == "static"
+
+
 def signature(leaf: Leaf) -> Any:
     """What of a leaf a program depends on: everything but its numbers."""
     return (rule_signature(leaf.rule), leaf.structure, tuple(leaf.slots), leaf.shape, leaf.dtype, leaf.clock)
@@ -57,7 +62,7 @@ def signature(leaf: Leaf) -> Any:
 
 def rule_signature(rule: Any) -> Any:
     """What of a rule a program depends on: its class, static fields and schedules."""
-    return _rule_signature(rule, _views.get(_classes(rule)) == "static")
+    return _rule_signature(rule, has_constants(rule))
 
 
 def _rule_signature(rule: Any, fixed: bool) -> Any:
@@ -121,7 +126,7 @@ def apply_rules(
 
     In this order: JAX gives the memory of donated arrays to the first outputs of their shape.
     """
-    step = _Step(leaves, numbers, inputs, xs, grads)
+    step = _Step(leaves, inputs, xs, grads)
     together: dict[int, dict[int, int]] = {}
     for k, leaf in enumerate(leaves):
         block = next((s for s in leaf.slots if s.sort == "array" and s.row is not None), None)
@@ -131,6 +136,7 @@ def apply_rules(
             together.setdefault(block.i, {})[block.row or 0] = k
     for rows in together.values():
         step.in_rows(rows)
+    numbers.pack = step.pack  # now that it is whole
     return step.new_arrays, step.counted(), step.new_xs
 
 
@@ -146,12 +152,10 @@ class Inputs(NamedTuple):
 class _Step:
     """One trace of the rules of all leaves."""
 
-    def __init__(
-        self, leaves: list[Template], numbers: Numbers, inputs: Inputs, xs: list[Any], grads: Any
-    ):
+    def __init__(self, leaves: list[Template], inputs: Inputs, xs: list[Any], grads: list[Any]):
         self.leaves, self.xs, self.grads = leaves, xs, grads
         self.arrays, self.counts, self.good = inputs.arrays, inputs.counts, inputs.good
-        self.pack = numbers.pack = Pack(inputs.vector)
+        self.pack = Pack(inputs.vector)
         self.new_xs, self.new_arrays = list(xs), list(inputs.arrays)
         self.new_counts: dict[int, Any] = {}  # by position: a vector that starts there
 

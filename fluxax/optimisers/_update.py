@@ -26,18 +26,20 @@ class Group:
     """The distinct leaves of a state tree, what of them shapes a program, and their numbers now."""
 
     def __init__(self, leaves: list[Leaf], extra: Any = None):
-        self.extra = extra  # whatever else of the leaves shapes a program
-        self.refresh(leaves)
-
-    def refresh(self, leaves: list[Leaf]) -> None:
-        """Look at the leaves again; needed when `version.structure` moved."""
-        self.structure = version.structure
         self.rules = [leaf.rule for leaf in leaves]
         for leaf in leaves:
             _apply.settle_view(leaf.rule, leaf)
-        self.key = (self.extra, tuple((_apply.signature(leaf), leaf.frozen) for leaf in leaves))
+        self.seen = version.structure, version.now
+        self.fixed = any(map(_apply.has_constants, self.rules))
+        # `extra` is whatever else of the leaves shapes a program
+        self.key = (extra, tuple((_apply.signature(leaf), leaf.frozen) for leaf in leaves))
         self.watched = _apply.all_watched(self.rules)
         self.vectors: dict[int, tuple[int, Any]] = {}  # by program: version and vector
+
+    @property
+    def stale(self) -> bool:
+        """Whether something changed, somewhere, that may ask for another program."""
+        return self.seen[0] != version.structure or (self.fixed and self.seen[1] != version.now)
 
     def vector(self, numbers: _apply.Numbers, chosen: list[int] | None = None) -> Any:
         """The hyperparameters for a program (of chosen leaves); made anew when a rule changed."""
@@ -162,12 +164,9 @@ def _gathered(plan: Plan, opt_state: Any, model: Any, grad: Any) -> Any:
     leaves = plan.tree.read(opt_state)
     if leaves is None or leaves[0][0].store is not plan.store:
         return None
-    if plan.group.structure != version.structure:
-        key = plan.group.key
-        plan.group.refresh([leaves[0][k] for k in plan.firsts])
-        if plan.group.key != key:
-            _recent[:] = [p for p in _recent if p is not plan]
-            return None
+    if plan.group.stale:  # a part was frozen or thawed, or a rule asks for another program
+        _recent[:] = [p for p in _recent if p is not plan]
+        return None
     found = plan.model.read(model)
     if found is None:
         return None
@@ -280,6 +279,8 @@ def _make_plan(
 
 def _grad_gather(grad: Any, present: list[_tree.Path]) -> Gather | None:
     """Code that reads a gradient which has arrays at just these places; `None` if it is too odd."""
+    if not all(_plain(grad, path) for path in present):
+        return None  # nested alike, but by other keys: a dict for an object
     others = {path for path, v in _tree.walk(grad) if v is None}
     wanted = {**dict.fromkeys(present, True), **dict.fromkeys(others, False)}
     gather = make_gather(grad, wanted, lambda x, there: f"({x} is not None) is {there}")
@@ -289,7 +290,7 @@ def _grad_gather(grad: Any, present: list[_tree.Path]) -> Gather | None:
         got = gather.read(tree)
         return None if got is None else (got[0][:count], [])
 
-    return Gather(read, [], True) if all(_plain(grad, path) for path in present) else None
+    return Gather(read, [], True)
 
 
 def _plain(grad: Any, path: _tree.Path) -> bool:
