@@ -126,7 +126,7 @@ LOOPS = {"explicit": explicit_epoch, "train": train_epoch}
 
 def predict(model: Any, images: np.ndarray) -> np.ndarray:
     """The most likely class of every image. Outside of training, Dropout lets everything pass."""
-    batches = fx.DataLoader(images, batchsize=500)
+    batches = fx.DataLoader(images, batchsize=min(500, len(images)))
     scores = [fx.compiled(lambda: model(x))() for x in batches]
     return np.argmax(np.concatenate(scores), axis=-1)
 

@@ -165,6 +165,7 @@ def test_half_precision_stays_half(row: Row) -> None:
         assert jax.eval_shape(layer, x).dtype == jnp.bfloat16
 
 
+@pytest.mark.filterwarnings("ignore:.*wrote its state")  # a plain jax.grad, on purpose
 @rows
 @pytest.mark.parametrize("mode", [False, True], ids=["test", "train"])
 def test_gradient_is_the_slope(row: Row, mode: bool) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from fluxax._module import static_key
-from fluxax.optimisers._hold import stepped
+from fluxax.optimisers._hold import LeafStep, shared_scalars
 from fluxax.optimisers._hyper import Pack, pack_dtype, real_dtype
 from fluxax.optimisers._rule import (
     array_view,
@@ -128,12 +128,14 @@ def apply_rules(
     """
     step = _Step(leaves, inputs, xs, grads)
     together: dict[int, dict[int, int]] = {}
+    alone = []
     for k, leaf in enumerate(leaves):
         block = next((s for s in leaf.slots if s.sort == "array" and s.row is not None), None)
         if block is None:
-            step.alone(k)
+            alone.append(k)
         else:
             together.setdefault(block.i, {})[block.row or 0] = k
+    step.alone(alone)
     for rows in together.values():
         step.in_rows(rows)
     numbers.pack = step.pack  # now that it is whole
@@ -159,10 +161,18 @@ class _Step:
         self.new_xs, self.new_arrays = list(xs), list(inputs.arrays)
         self.new_counts: dict[int, Any] = {}  # by position: a vector that starts there
 
-    def alone(self, k: int) -> None:
-        """The step of a leaf with arrays of its own."""
-        leaf = self.leaves[k]
-        rule = _now(leaf.rule, self.counts[leaf.clock], self.xs[k])
+    def alone(self, ks: list[int]) -> None:
+        """The steps of leaves with arrays of their own; what is scalar in them, together."""
+        groups: dict[Any, list[tuple[int, LeafStep]]] = {}
+        for k in ks:
+            step = self._trace(k)
+            groups.setdefault(step.scalars.key, []).append((k, step))
+        for group in groups.values():
+            self._finish([k for k, _ in group], [step for _, step in group])
+
+    def _trace(self, k: int) -> LeafStep:
+        leaf, x = self.leaves[k], self.xs[k]
+        rule = _now(leaf.rule, self.counts[leaf.clock], x)
 
         def apply(state: list[Any], x: Any, dx: Any) -> tuple[list[Any], Any]:
             whole = jax.tree.unflatten(leaf.structure, state)
@@ -170,12 +180,33 @@ class _Step:
             return leaf.structure.flatten_up_to(new), step
 
         old = [self.counts[s.i] if s.sort == "count" else self.arrays[s.i] for s in leaf.slots]
-        new, self.new_xs[k] = stepped(apply, old, self.xs[k], self.grads[k], self.good)
-        for slot, value in zip(leaf.slots, new, strict=True):
-            if slot.sort == "count":
-                self.new_counts[slot.i] = jnp.reshape(value, 1)
-            else:
-                self.new_arrays[slot.i] = value
+        return LeafStep(apply, old, x, self.grads[k], self.pack.vector)
+
+    def _finish(self, ks: list[int], steps: list[LeafStep]) -> None:
+        """Steps whose scalar parts are alike."""
+        results, counted = steps[0].scalars.results, steps[0].scalars.counts
+        at = [[self.leaves[k].slots[p].i for p in counted] for k in ks]
+        shared = shared_scalars(steps, self.pack.vector, at, self.counts) if results else []
+        for i, (k, step) in enumerate(zip(ks, steps, strict=True)):
+            given = {v: values[i] for v, values in zip(step.scalars.results, shared, strict=True)}
+            new, self.new_xs[k] = step.finish(given, self.good)
+            for slot, value in zip(self.leaves[k].slots, new, strict=True):
+                if slot.sort == "array":
+                    self.new_arrays[slot.i] = value
+                else:
+                    self.new_counts[slot.i] = jnp.reshape(value, 1)
+        for p, starts in zip(counted, zip(*at, strict=True), strict=True):
+            self._join(list(starts), [step.jaxpr.outvars[p] for step in steps], results, shared)
+
+    def _join(self, starts: list[int], outs: list[Any], results: list[Any], shared: Any) -> None:
+        """Counts that lie next to each other, as the one vector that they were computed as."""
+        if outs[0] in results and starts == list(range(starts[0], starts[0] + len(starts))):
+            new, n = shared[results.index(outs[0])], len(starts)
+            if self.good is not None:
+                new = jnp.where(self.good, new, self.counts[starts[0] : starts[0] + n])
+            for start in starts:
+                del self.new_counts[start]
+            self.new_counts[starts[0]] = new
 
     def in_rows(self, rows: dict[int, int]) -> None:
         """The step of leaves that share arrays; rows of leaves that take none stay as they are."""
@@ -196,7 +227,7 @@ class _Step:
             self.counts[s.i : s.i + n, None] if s.sort == "count" else self.arrays[s.i]
             for s in slots
         ]
-        new, new_x = stepped(apply, old, x, dx, self._moving(rows, n))
+        new, new_x = LeafStep(apply, old, x, dx, None).finish({}, self._moving(rows, n))
         for slot, value in zip(slots, new, strict=True):
             if slot.sort == "count":
                 self.new_counts[slot.i] = value[:, 0]
