@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from fluxax import _tree
 from fluxax._compile import _eager
@@ -95,9 +96,14 @@ def _finite(values: list[Any]) -> Any:
 
     Small arrays are looked at together, one kernel for all of them.
     """
-    small = [jnp.ravel(jnp.abs(v * 0)).astype(jnp.float32) for v in values if v.size <= SMALL]
-    large = [jnp.sum(jnp.abs(v * 0)).astype(jnp.float32)[None] for v in values if v.size > SMALL]
-    return jnp.sum(jnp.concatenate([*small, *large])) == 0
+    zero = lambda v: jnp.sum(jnp.abs(v * 0)).astype(jnp.float32)
+    small: dict[Any, list[Any]] = {}
+    for v in values:
+        if v.size <= SMALL:
+            small.setdefault(v.dtype, []).append(jnp.ravel(v))
+    # the barrier keeps XLA from taking the concatenation apart again, a sum for each piece
+    joined = [lax.optimization_barrier(jnp.concatenate(vs)) for vs in small.values()]
+    return sum(map(zero, joined + [v for v in values if v.size > SMALL])) == 0
 
 
 def _held(program: Program, inputs: list[Any], outs: list[Any], good: Any, alive: Any) -> list[Any]:

@@ -14,6 +14,7 @@ from fluxax import _tree
 from fluxax._bar import Bar
 from fluxax._compile._objective import first_of
 from fluxax._errors import short
+from fluxax._jax import ArrayImpl
 from fluxax._step import Step, step
 from fluxax.optimisers._rule import is_rule
 from fluxax.optimisers._state import Leaf
@@ -163,8 +164,14 @@ def _numbers(steps: list[Step]) -> np.ndarray:
 
 def _items(batch: Any) -> tuple[Any, ...]:
     """What the loss gets beside the model; numbers of a NumPy array as arrays."""
-    items = tuple(batch) if type(batch) in (tuple, list) else (batch,)
-    return tuple([_item(x) for x in items])
+    items = batch if type(batch) in (tuple, list) else (batch,)
+    for x in items:
+        if type(x) not in _ARRAYS:
+            return tuple([_item(x) for x in items])
+    return tuple(items)
+
+
+_ARRAYS = frozenset((ArrayImpl, np.ndarray))
 
 
 def _item(x: Any) -> Any:

@@ -212,13 +212,22 @@ def is_strict() -> bool:
     return switches.strict or os.environ.get("FLUXAX_STRICT", "") not in ("", "0")
 
 
+class _Count:
+    n = 0
+
+
+contexts = _Count()  # how many `eager` blocks are open, in all threads: the fast path asks this first
+
+
 @contextmanager
 def _switched(name: str) -> Iterator[None]:
     before = getattr(switches, name)
     setattr(switches, name, True)
+    contexts.n += 1
     try:
         yield
     finally:
+        contexts.n -= 1
         setattr(switches, name, before)
 
 

@@ -57,7 +57,7 @@ def find(
     f: Any, args: tuple[Any, ...], purpose: Purpose, frozen: Frozen = no_modules
 ) -> Found | None:
     """The program for a call, or `None` if it must run uncompiled."""
-    if _explain.switches.eager:
+    if _explain.contexts.n and _explain.switches.eager:
         _explain.switches.pending = _explain.switches.ints = None
         return None
     code = f.__code__ if type(f) is types.FunctionType else _root(f)
