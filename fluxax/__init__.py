@@ -10,21 +10,38 @@ for x, y in train_set:
 from jax.lax import stop_gradient as stop_gradient
 
 from fluxax import _activations as _activations
-from fluxax import data, init, layers, losses, optimisers
-from fluxax._activations import *  # noqa: F403  # the lists are in each room's __all__
-from fluxax._compile._explain import eager, explain, strict
-from fluxax._compile._program import clear_cache
-from fluxax._compiled import compiled
-from fluxax._gradient import gradient, withgradient
-from fluxax._module import Module, testmode, trainmode
-from fluxax._parameters import fmap, loadmodel, params, trainables
-from fluxax._random import seed
-from fluxax._train import NonFiniteLoss, train, trainstep
-from fluxax._tree import Node
-from fluxax.data import *  # noqa: F403
-from fluxax.init import *  # noqa: F403
-from fluxax.layers import *  # noqa: F403
-from fluxax.losses import *  # noqa: F403
-from fluxax.optimisers import *  # noqa: F403
+from fluxax import data as data
+from fluxax import init as init
+from fluxax import layers as layers
+from fluxax import losses as losses
+from fluxax import optimisers as optimisers
+from fluxax._activations import *
+from fluxax._compile._explain import eager as eager
+from fluxax._compile._explain import explain as explain
+from fluxax._compile._explain import strict as strict
+from fluxax._compile._program import clear_cache as clear_cache
+from fluxax._compiled import compiled as compiled
+from fluxax._derivatives import hessian as hessian
+from fluxax._derivatives import jacobian as jacobian
+from fluxax._derivatives import pullback as pullback
+from fluxax._gradient import gradient as gradient
+from fluxax._gradient import withgradient as withgradient
+from fluxax._module import Module as Module
+from fluxax._module import testmode as testmode
+from fluxax._module import trainmode as trainmode
+from fluxax._parameters import fmap as fmap
+from fluxax._parameters import loadmodel as loadmodel
+from fluxax._parameters import params as params
+from fluxax._parameters import trainables as trainables
+from fluxax._random import seed as seed
+from fluxax._train import NonFiniteLoss as NonFiniteLoss
+from fluxax._train import train as train
+from fluxax._train import trainstep as trainstep
+from fluxax._tree import Node as Node
+from fluxax.data import *
+from fluxax.init import *
+from fluxax.layers import *
+from fluxax.losses import *
+from fluxax.optimisers import *
 
 __version__ = "0.1.0"

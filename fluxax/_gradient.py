@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-
+import time
 from typing import Any, NamedTuple
 
 import jax
@@ -87,10 +87,13 @@ def run(found: Found, f: Any, args: tuple[Any, ...], purpose: Purpose) -> tuple[
     """Run a gradient program and put the states that layers wrote into place."""
     while True:
         program = found.program
+        start = time.perf_counter() if program.call is None else None
         if program.call is None:
             program.call = jax.jit(Once(_graded(program), "gradient"))
         try:
             outs = program.call(*found.got[0])
+            if start is not None:
+                found.site.record.seconds += time.perf_counter() - start
             break
         except ShapeMiss:
             again = find_slowly(found.site, f, args, purpose)

@@ -12,16 +12,17 @@ import threading
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from jax._src import config as _config
 from jax._src import core as _core
+from jax._src.array import ArrayImpl as _ArrayImpl
 from jax._src.interpreters import ad as _ad
 
-Tracer: Any = jax.core.Tracer
-eval_jaxpr: Any = jax.core.eval_jaxpr
+Tracer: Any = _core.Tracer
+eval_jaxpr: Any = _core.eval_jaxpr
 
 #: The class of concrete arrays; `type(x) is ArrayImpl` is how generated guards know one.
-ArrayImpl: type = type(jax.device_put(np.zeros((), np.float32)))
+ArrayImpl: type = _ArrayImpl
 
 #: The class of functions that `jax.jit` returns.
 JitFunction: type = type(jax.jit(lambda: None))
@@ -53,7 +54,7 @@ def is_tracer(value: Any) -> bool:
 
 def is_key(array: Any) -> bool:
     """Whether an array holds JAX random keys."""
-    return jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
+    return jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
 
 
 def _reduce_jit(function: Any) -> Any:
@@ -68,7 +69,7 @@ def _reduce_jit(function: Any) -> Any:
     return function.__qualname__ if found is function else function.__reduce__()
 
 
-copyreg.pickle(JitFunction, _reduce_jit)  # type: ignore[arg-type]  # a C type
+copyreg.pickle(JitFunction, _reduce_jit)
 
 
 def trace_settings() -> Any:

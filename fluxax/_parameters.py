@@ -99,7 +99,8 @@ def loadmodel(model: Any, new: Any) -> Any:
         if name not in mine or name not in theirs:
             lacking = "the model" if name not in mine else "the tree that was given"
             raise ValueError(
-                f"loadmodel expects trees of one structure, got an array at {name} that {lacking} lacks."
+                f"loadmodel expects trees of one structure, got an array at {name} that "
+                f"{lacking} lacks."
             )
         if mine[name].shape != theirs[name].shape:
             raise ValueError(
@@ -121,7 +122,8 @@ def _check_ties(mine: dict[str, Any], theirs: dict[str, Any]) -> None:
         a, b = theirs[at], theirs[name]
         if a is not b and not bool((jax.numpy.asarray(a) == jax.numpy.asarray(b)).all()):
             raise ValueError(
-                f"loadmodel expects one value for the tied {at} and {name}, got two. Untie them first."
+                f"loadmodel expects one value for the tied {at} and {name}, got two. "
+                "Untie them first."
             )
 
 

@@ -10,6 +10,7 @@ import threading
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 _lock = threading.Lock()
@@ -53,11 +54,7 @@ def generator(rng: Any = None) -> np.random.Generator:
             raise ValueError(f"rng expects an integer of at least 0, got {rng}.")
         return np.random.default_rng(int(rng))
     if isinstance(rng, jax.Array):
-        data = (
-            jax.random.key_data(rng)
-            if jax.dtypes.issubdtype(rng.dtype, jax.dtypes.prng_key)
-            else rng
-        )
+        data = jax.random.key_data(rng) if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key) else rng
         return np.random.default_rng(np.asarray(data).astype(np.uint32).ravel().tolist())
     raise TypeError(
         f"rng expects an int, a numpy.random.Generator or a JAX key, got {type(rng).__name__}."

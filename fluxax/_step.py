@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from operator import setitem
 from typing import Any, NamedTuple
 
@@ -16,8 +17,8 @@ from fluxax._compile._objective import first_of
 from fluxax._compile._program import Found, find, find_slowly
 from fluxax._compile._site import Purpose
 from fluxax._compile._traced import Once, Program, ShapeMiss
-from fluxax._jax import ArrayImpl, beside
 from fluxax._gradient import warn_untouched
+from fluxax._jax import ArrayImpl, beside
 from fluxax._module import Module
 from fluxax._parameters import put
 from fluxax.optimisers import _apply
@@ -196,6 +197,7 @@ def _run(plan: Plan, found: Found, model: Any, alive: Any) -> Step:
         fused.settle(parameters, others, store.arrays, store.counts, alive)
     vector = plan.group.vector(fused.numbers, fused.chosen)
     arguments = (parameters, others, store.arrays, store.counts, vector, alive)
+    start = time.perf_counter() if fused.fresh else None
     if fused.fresh:
         arguments = ready(fused, arguments, (2, 3))
     if not fused.all_places:
@@ -217,6 +219,8 @@ def _run(plan: Plan, found: Found, model: Any, alive: Any) -> Step:
         kept[:] = [Step(program.value(outs), good)]
 
     whole(fused.call, arguments, commit)
+    if start is not None:
+        found.site.record.seconds += time.perf_counter() - start
     return kept[0]
 
 

@@ -41,8 +41,8 @@ class NonFiniteLoss(FloatingPointError):
             else f"a gradient is not finite (the loss is {value})"
         )
         super().__init__(
-            f"Training stopped at item {index}: {what}. The model and its state are as they were before "
-            "that item. Lower the learning rate, clip the gradient, or look at that item."
+            f"Training stopped at item {index}: {what}. The model and its state are as they were "
+            "before that item. Lower the learning rate, clip the gradient, or look at that item."
         )
 
 
@@ -185,7 +185,8 @@ def _item(x: Any) -> Any:
 def _iterate(data: Any) -> Iterator[Any]:
     if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
         raise TypeError(
-            f"train expects an iterable of batches, got {short(data)}. Write [(x, y)] for a single batch."
+            f"train expects an iterable of batches, got {short(data)}. "
+            "Write [(x, y)] for a single batch."
         )
     return iter(data)
 
@@ -197,7 +198,8 @@ def _refuse(wrong: dict[str, Any]) -> None:
     if "cb" in wrong:
         raise TypeError(
             "train expects no callback, got `cb`. Write the loop: for d in data: "
-            "val, grads = fx.withgradient(loss, model, *d); fx.update(opt_state, model, grads[0]); cb()."
+            "val, grads = fx.withgradient(loss, model, *d); "
+            "fx.update(opt_state, model, grads[0]); cb()."
         )
     raise TypeError(
         f"train expects loss, model, data, opt_state and progress, got `{next(iter(wrong))}`."
@@ -214,14 +216,16 @@ def _check(who: str, loss: Any, model: Any, opt_state: Any) -> None:
     if is_rule(opt_state):
         name = type(opt_state).__name__
         raise TypeError(
-            f"{who} expects a state tree, got a rule. Write `opt_state = fx.setup(fx.{name}(...), model)` "
-            "once, before the loop, and pass opt_state."
+            f"{who} expects a state tree, got a rule. "
+            f"Write `opt_state = fx.setup(fx.{name}(...), model)` once, before the loop, "
+            "and pass opt_state."
         )
     if not callable(loss):
         raise TypeError(f"{who} expects a loss function first, got {short(loss)}. {_order(who)}")
-    if isinstance(model, Leaf) or isinstance(model, _tree.Node) or opt_state is None:
+    if isinstance(model, (Leaf, _tree.Node)) or opt_state is None:
         raise TypeError(
-            f"{who} expects a model and its state tree, got {short(model)} and {short(opt_state)}. {_order(who)}"
+            f"{who} expects a model and its state tree, got {short(model)} and "
+            f"{short(opt_state)}. {_order(who)}"
         )
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import (
     DictKey,
@@ -37,7 +38,7 @@ def is_array(value: Any) -> bool:
 
 def is_inexact(array: Any) -> bool:
     """Whether an array's numbers are floating or complex, so that it can have a gradient."""
-    return jax.dtypes.issubdtype(array.dtype, np.inexact)
+    return jnp.issubdtype(array.dtype, np.inexact)
 
 
 def path_string(path: Path, root: str = "model") -> str:
@@ -86,8 +87,6 @@ class Node:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Node) and node_parts(self) == node_parts(other)
-
-    __hash__ = None  # type: ignore[assignment]  # mutable, compared by content
 
     def __repr__(self) -> str:
         inside = ", ".join(f"{k}={v!r}" for k, v in node_parts(self).items())
@@ -250,7 +249,8 @@ def _fields(value: Any) -> list[str]:
 
 
 def _set_item(owner: Any, key: Any, part: Any) -> None:
-    (list if isinstance(owner, list) else dict).__setitem__(owner, key_name(key), part)
+    kind: Any = list if isinstance(owner, list) else dict
+    kind.__setitem__(owner, key_name(key), part)
 
 
 def _new_pytree(old: Any, parts: list[Any]) -> Any:
@@ -312,8 +312,8 @@ def _find_kind(cls: type, value: Any) -> Kind | None:
     if issubclass(cls, tuple):
         return NAMED_TUPLE if hasattr(cls, "_fields") else TUPLE
     if dataclasses.is_dataclass(cls):
-        params: Any = cls.__dataclass_params__  # type: ignore[attr-defined]
-        return FROZEN_DATACLASS if params.frozen else DATACLASS
+        dataclass: Any = cls
+        return FROZEN_DATACLASS if dataclass.__dataclass_params__.frozen else DATACLASS
     return PYTREE if default_registry.flatten_one_level(value) is not None else None
 
 

@@ -94,13 +94,9 @@ class Level(enum.Enum):
     HIGH = 3
 
 
-def _objects() -> list[Any]:
-    return [Config(), types.SimpleNamespace(lam=0.0), argparse.Namespace(lam=0.0)]
-
-
 @case(traces=6)
 def settings_objects_changed_in_place() -> Turns:
-    for cfg in _objects():
+    for cfg in (Config(), types.SimpleNamespace(lam=0.0), argparse.Namespace(lam=0.0)):
         for cfg.lam in (2.0, 3.0, 5.0):
             yield (lambda w: jnp.sum(cfg.lam * w**2)), cfg.lam
 

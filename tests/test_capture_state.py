@@ -300,3 +300,28 @@ def test_a_nested_gradient_is_part_of_the_outer_program() -> None:
         outer = quietly(lambda: fx.gradient(lambda w: jnp.sum(inner(w)), w))[0]
         np.testing.assert_allclose(outer, 6 * w)
         np.testing.assert_allclose(jax.jit(inner)(w), 3 * w**2)
+
+
+GAIN = 1.0
+
+
+class Gained(fx.Module):
+    """A layer whose method reads a global and a class attribute."""
+
+    power = 1.0
+
+    def __init__(self) -> None:
+        self.scale = jnp.ones(2)
+
+    def __call__(self, x: Any) -> Any:
+        return jnp.sum(self.scale * x) * GAIN * self.power
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_number_that_a_method_of_the_argument_reads_is_seen(way: str) -> None:
+    global GAIN
+    model, x = Gained(), jnp.ones(2)
+    with WAYS[way]():
+        for GAIN, Gained.power in ((1.0, 1.0), (2.0, 1.0), (2.0, 5.0), (1.0, 1.0)):
+            grad = fx.gradient(lambda m: m(x), model)[0].scale
+            np.testing.assert_allclose(grad, GAIN * Gained.power)

@@ -159,7 +159,8 @@ def test_none_where_no_path_leads_and_zero_where_one_does(name: str) -> None:
     assert (compiled is None) == (want is None), compiled
     if want is not None:
         np.testing.assert_allclose(compiled, want)
-    if name not in ("floor", "sign"):  # uncompiled, a derivative that JAX knows to be zero is no path
+    # Uncompiled, a derivative that JAX knows to be zero is no path.
+    if name not in ("floor", "sign"):
         both(lambda: iter([(f, W, W + 0.0)]))
 
 

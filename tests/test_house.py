@@ -24,13 +24,12 @@ FLOORS = [
     ["_parameters"],
     ["_show", "init", "_activations"],
     ["_compile"],
-    ["_gradient"],
+    ["_gradient", "_compiled", "_derivatives"],
     ["optimisers"],
+    ["_step"],
+    ["_bar"],
     ["_train"],
-    ["_implicit"],
-    ["kernels"],
     ["losses", "layers", "data"],
-    ["_checkpoint", "_devices", "distributed", "plots", "_stopping"],
 ]
 
 #: Rooms that do not know each other, whichever floor they are on.

@@ -30,6 +30,15 @@ def _fill_dict(new: dict[Any, Any], old: dict[Any, Any], parts: dict[Any, Any]) 
         dict.__setitem__(new, key, parts[key])
 
 
+def _empty(old: Any) -> Any:
+    """An instance of an object's class on which no constructor has run."""
+    cls: Any = type(old)
+    try:
+        return object.__new__(cls)
+    except TypeError:  # a class with something of C in it, such as SimpleNamespace
+        return cls.__new__(cls)
+
+
 def _fill_object(new: Any, old: Any, parts: dict[Any, Any]) -> None:
     """Attributes that no reached code mentions are poison: reading one shows that it does."""
     cls = type(old).__name__
@@ -87,14 +96,6 @@ TUPLE = How(
     "tuple",
     build=lambda old, parts: _tree.TUPLE.rebuild(old, [parts[i] for i in range(len(parts))]),
 )
-def _empty(old: Any) -> Any:
-    """An instance of an object's class on which no constructor has run."""
-    try:
-        return object.__new__(type(old))
-    except TypeError:  # a class with something of C in it, such as SimpleNamespace
-        return type(old).__new__(type(old))
-
-
 OBJECT = How(
     "object",
     shell=_empty,

@@ -62,7 +62,7 @@ class _Copies:
         return frozenset(id(self._made[i]) for i in originals if i in self._made)
 
     def write_back(self, good: bool) -> None:
-        """Put what changed in the copies into the originals; statistics only if the loss was finite."""
+        """Put what changed in the copies into the originals; statistics only if it was `good`."""
         originals = {id(new): old for old, new, _ in self._pairs}
         for old, new, before in self._pairs:
             now = _snapshot(new)
@@ -234,8 +234,9 @@ class values_shown:
         showing.now = self.before
         if isinstance(error, jax.errors.TracerArrayConversionError) and not tracing():
             raise TypeError(
-                "The objective expects to stay in JAX, got a value that carries a derivative turned into a "
-                "NumPy array, which would cut the gradient. Use jnp instead of np, or fx.stop_gradient(x) first."
+                "The objective expects to stay in JAX, got a value that carries a derivative "
+                "turned into a NumPy array, which would cut the gradient. Use jnp instead of np, "
+                "or fx.stop_gradient(x) first."
             ) from error
 
 

@@ -28,7 +28,7 @@ def restore_random(state: Any) -> str | None:
     if random.getstate() != python:
         random.setstate(python)
         used = "it draws Python random numbers"
-    now = np.random.get_state()
+    now: Any = np.random.get_state()
     if now[2] != numpy[2] or not np.array_equal(now[1], numpy[1]):
         np.random.set_state(numpy)
         used = "it draws NumPy random numbers"
@@ -62,7 +62,8 @@ def _put_back(box: Box, then: dict[Any, Any]) -> None:
     elif box.how is boxes.CELL:
         box.value.cell_contents = then["content"]
     elif box.how is boxes.ARRAY:
-        np.copyto(box.value, np.frombuffer(next(iter(then)), box.value.dtype).reshape(box.value.shape))
+        content = np.frombuffer(next(iter(then)), box.value.dtype)
+        np.copyto(box.value, content.reshape(box.value.shape))
     elif box.how is boxes.CLASS:
         for name in set(vars(box.value)) - set(then):
             delattr(box.value, name)

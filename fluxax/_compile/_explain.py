@@ -48,7 +48,10 @@ class Record:
         self._note(reason)
         if self.traces > 8 and not self.warned:
             self.warned = True
-            hint = "Pass numbers that decide shapes or branches less often, or compute them before the lambda."
+            hint = (
+                "Pass numbers that decide shapes or branches less often, or compute them before "
+                "the lambda."
+            )
             warn(
                 f"{self.where} has been compiled {self.traces} times; the last time because "
                 f"{reason}. {hint} fx.explain() lists all reasons."
@@ -216,7 +219,8 @@ class _Count:
     n = 0
 
 
-contexts = _Count()  # how many `eager` blocks are open, in all threads: the fast path asks this first
+#: How many `eager` blocks are open, in all threads: the fast path asks this first.
+contexts = _Count()
 
 
 @contextmanager

@@ -16,8 +16,8 @@ import numpy as np
 
 from fluxax import _tree
 from fluxax._compile import _boxes as boxes
-from fluxax._compile._capture import function_in
-from fluxax._compile._spec import Arr, Box, Const, Num, Opaque, Spec, Tied
+from fluxax._compile._reads import function_in
+from fluxax._compile._spec import Again, Arr, Box, Const, Num, Opaque, Spec, Tied
 from fluxax._jax import ArrayImpl
 from fluxax._module import static_key
 
@@ -32,7 +32,7 @@ def _same_array(a: Any, b: Any) -> bool:
 
 def _is_empty(cell: types.CellType) -> bool:
     try:
-        cell.cell_contents  # noqa: B018  # reading it is the question
+        _ = cell.cell_contents  # reading it is the question
     except ValueError:
         return True
     return False
@@ -91,8 +91,8 @@ class Emitter:
             self.require(f"type({v}) is {self.constant(type(spec.value))}")
         elif isinstance(spec, Box):
             self._box(spec, reader)
-        else:  # Again
-            self.require(f"{reader} is {self.boxes[spec.number]}")  # type: ignore[attr-defined]
+        elif isinstance(spec, Again):
+            self.require(f"{reader} is {self.boxes[spec.number]}")
 
     def _constant(self, spec: Any, reader: str) -> None:
         known = self.constant(spec.value)
@@ -162,7 +162,8 @@ class Emitter:
         body = "\n        ".join(self.lines)
         source = (
             f"def guard(f, args):\n    try:\n        {body}\n"
-            "    except (AttributeError, KeyError, IndexError, ValueError, TypeError):\n        return None\n"
+            "    except (AttributeError, KeyError, IndexError, ValueError, TypeError):\n"
+            "        return None\n"
         )
         exec(source, self.space)
         return self.space["guard"]

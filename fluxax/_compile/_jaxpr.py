@@ -7,14 +7,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 
 Jaxpr = Any
 
 
 def _inexact(var: Any) -> bool:
-    return jax.dtypes.issubdtype(var.aval.dtype, np.inexact)
+    return jnp.issubdtype(var.aval.dtype, np.inexact)
 
 
 def _is_var(atom: Any) -> bool:

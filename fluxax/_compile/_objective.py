@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -54,8 +53,9 @@ class BadLoss(ValueError):
 
 def check_loss(aval: Any, where: str) -> None:
     """An error unless a loss is a real floating scalar."""
-    if aval.shape != () or not jax.dtypes.issubdtype(aval.dtype, np.floating):
+    if aval.shape != () or not jnp.issubdtype(aval.dtype, np.floating):
         raise ValueError(
             f"The objective at {where} expects to return a real scalar, got {short(aval)}. "
-            "Reduce it, with jnp.mean or jnp.sum; for all derivatives of an array there is fx.jacobian."
+            "Reduce it, with jnp.mean or jnp.sum; for all derivatives of an array there is "
+            "fx.jacobian."
         )

@@ -16,9 +16,8 @@ from fluxax._compile._spec import Sidestep
 
 
 def _refuse(self: Any, *_: Any, **__: Any) -> Any:
-    raise Sidestep(
-        f"it uses `{object.__getattribute__(self, '_what')}`, which cannot be compared between calls"
-    )
+    what = object.__getattribute__(self, "_what")
+    raise Sidestep(f"it uses `{what}`, which cannot be compared between calls")
 
 
 class Poison:
@@ -39,9 +38,7 @@ _DUNDERS = (
     "enter exit array iadd isub imul itruediv instancecheck subclasscheck await aiter anext"
 )
 for _name in _DUNDERS.split():
-    if _name != "hash":  # a poisoned key may sit in a dict; hashing needs no content
-        setattr(Poison, f"__{_name}__", _refuse)
-Poison.__hash__ = _refuse  # type: ignore[method-assign]
+    setattr(Poison, f"__{_name}__", _refuse)
 
 
 #: Modules whose functions answer differently each time, or act on the world.

@@ -15,11 +15,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from fluxax._compile import _explain, _reads
-from fluxax._compile._capture import INPUT, Capture, Restart
+from fluxax._compile._capture import Capture, Restart
 from fluxax._compile._site import Purpose, Site
 from fluxax._compile._spec import Sidestep, Spec
 from fluxax._compile._trace import Trace
 from fluxax._compile._traced import Program
+from fluxax._compile._walk import INPUT
 from fluxax._errors import warn
 from fluxax._jax import trace_settings, tracing
 from fluxax._module import static_key
@@ -84,7 +85,7 @@ def _root(f: Any) -> Any:
             or getattr(f, "func", None)
         )
         if inner is None or inner is f:
-            call = getattr(type(f), "__call__", None)
+            call = type(f).__call__
             return call.__code__ if type(call) is types.FunctionType else type(f)
         f = inner
 

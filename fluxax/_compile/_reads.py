@@ -6,11 +6,12 @@ Worked out once per code object, by disassembly; nothing is run.
 from __future__ import annotations
 
 import dis
+import functools
 import os
 import sys
 import sysconfig
 from collections import OrderedDict
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -114,3 +115,22 @@ def is_user_class(cls: type) -> bool:
     if file is None:  # __main__ of a prompt or notebook is the user's; a builtin module is not
         return cls.__module__ == "__main__" or module is None
     return is_user_file(file)
+
+
+def is_user_module(module: ModuleType) -> bool:
+    """Whether a module is the user's own, not an installed package's or Python's."""
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return module.__name__ == "__main__" or module.__spec__ is None
+    return is_user_file(file)
+
+
+def function_in(value: Any) -> Any:
+    """The plain function inside what stands in a class body, or `None`."""
+    if isinstance(value, (staticmethod, classmethod)):
+        return value.__func__
+    if isinstance(value, property):
+        return value.fget
+    if isinstance(value, functools.cached_property):
+        return value.func
+    return value if isinstance(value, FunctionType) else None

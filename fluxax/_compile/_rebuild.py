@@ -96,7 +96,8 @@ class Rebuild:
         return new
 
     def _fill(self, box: Box, new: Any) -> None:
-        assert box.how.fill is not None and box.how.now is not None
+        assert box.how.fill is not None
+        assert box.how.now is not None
         box.how.fill(new, box.value, self._parts(box))
         self._before.append((box, new, box.how.now(new)))
 

@@ -152,7 +152,7 @@ class How:
         *,
         build: Callable[[Any, dict[Any, Any]], Any] | None = None,
         shell: Callable[[Any], Any] | None = None,
-        fill: Callable[[Any, dict[Any, Any]], None] | None = None,
+        fill: Callable[[Any, Any, dict[Any, Any]], None] | None = None,
         now: Callable[[Any], dict[Any, Any]] | None = None,
     ):
         self.name = name

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from fluxax._compile import _explain, _reads
-from fluxax._compile._capture import FIXED, INPUT, Capture
+from fluxax._compile._capture import Capture
 from fluxax._compile._effects import ArrayWrite, random_state, restore, restore_random
 from fluxax._compile._guard import make_guard
 from fluxax._compile._jaxpr import calls_back, dependence, lonely_numbers
@@ -21,6 +21,7 @@ from fluxax._compile._site import Entry, Purpose, Site
 from fluxax._compile._spec import Arr, Box, Num, Sidestep, Spec, Tied, raised
 from fluxax._compile._traced import Hole, Program, Write, floating
 from fluxax._compile._tripwire import Tripwire
+from fluxax._compile._walk import FIXED, INPUT
 from fluxax._errors import warn
 
 
@@ -218,15 +219,18 @@ class Trace:
 _HEAVY = 16 << 20
 
 
-class _Captured:
+class _Captured(Sequence[Any]):
     """What stands for an array where the function reads it from outside: no derivative."""
 
     def __init__(self, arrays: Any, n_arguments: int):
         self.arrays, self.n_arguments = arrays, n_arguments
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: Any) -> Any:
         array = self.arrays[index]
         return jax.lax.stop_gradient(array) if index < self.n_arguments else array
+
+    def __len__(self) -> int:
+        return len(self.arrays)
 
 
 # --- small questions ----------------------------------------------------------------------

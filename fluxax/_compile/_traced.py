@@ -82,7 +82,7 @@ class Program:
 
 def floating(x: Any) -> bool:
     """Whether an array's numbers are floating or complex."""
-    return jax.dtypes.issubdtype(x.dtype, np.inexact)
+    return jnp.issubdtype(x.dtype, np.inexact)
 
 
 def fill(shape: Any, outs: Any) -> Any:

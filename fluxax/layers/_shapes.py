@@ -114,7 +114,7 @@ def function(who: str, value: Any, what: str = "activation") -> Callable[..., An
 def sizes(who: str, given: tuple[Any, ...], activation: Any) -> tuple[tuple[int, ...], Any]:
     """`(2, 3)`, `((2, 3),)` or, as Flux has it, `(2, 3, relu)` as sizes and activation."""
     if given and not isinstance(given[-1], (tuple, list)) and callable(given[-1]):
-        *given, activation = given  # type: ignore[assignment]
+        given, activation = given[:-1], given[-1]
     if len(given) == 1 and isinstance(given[0], (tuple, list)):
         given = tuple(given[0])
     if not given:

@@ -59,7 +59,8 @@ def _nobody(leaves: list[Leaf], name: str) -> str:
     if len(rules) == 1:
         return unknown_field("adjust", rules[0], name)
     known = sorted({field for rule in rules for field in hyperparameters(rule)})
-    return f"adjust expects a field of the rules there ({', '.join(known) or 'there is none'}), got `{name}`."
+    names = ", ".join(known) or "there is none"
+    return f"adjust expects a field of the rules there ({names}), got `{name}`."
 
 
 def freeze(tree: Any) -> None:

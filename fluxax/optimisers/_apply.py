@@ -42,12 +42,13 @@ def settle_view(rule: Any, leaf: Leaf) -> None:
     if _classes(rule) in _views:
         return
     x = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-    size = size_for([rule])
-    vector = jax.ShapeDtypeStruct((size,), pack_dtype())
-    state = leaf.abstract_state()
-    jax.eval_shape(
-        lambda v, s, x, dx: _apply_one(rule, Pack(v), 0, s, x, dx)[1], vector, state, x, x
-    )
+    vector = jax.ShapeDtypeStruct((size_for([rule]),), pack_dtype())
+    count = jax.ShapeDtypeStruct((), np.int32)
+
+    def attempt(vector: Any, state: Any, x: Any, count: Any) -> Any:
+        return _apply_one(_now(rule, count, x), Pack(vector), 0, state, x, x)[1]
+
+    jax.eval_shape(attempt, vector, leaf.abstract_state(), x, count)
 
 
 def has_constants(rule: Any) -> bool:
@@ -57,7 +58,14 @@ def has_constants(rule: Any) -> bool:
 
 def signature(leaf: Leaf) -> Any:
     """What of a leaf a program depends on: everything but its numbers."""
-    return (rule_signature(leaf.rule), leaf.structure, tuple(leaf.slots), leaf.shape, leaf.dtype, leaf.clock)
+    return (
+        rule_signature(leaf.rule),
+        leaf.structure,
+        tuple(leaf.slots),
+        leaf.shape,
+        leaf.dtype,
+        leaf.clock,
+    )
 
 
 def rule_signature(rule: Any) -> Any:
@@ -222,7 +230,9 @@ class _Step:
             new, step = view.apply(jax.tree.unflatten(first.structure, state), x, dx)
             return first.structure.flatten_up_to(new), step
 
-        slots = [s._replace(i=s.i - (s.row or 0) if s.sort == "count" else s.i) for s in first.slots]
+        slots = [
+            s._replace(i=s.i - (s.row or 0) if s.sort == "count" else s.i) for s in first.slots
+        ]
         old = [
             self.counts[s.i : s.i + n, None] if s.sort == "count" else self.arrays[s.i]
             for s in slots
@@ -245,7 +255,7 @@ class _Step:
         return moves if self.good is None else moves & self.good
 
     def _block(self, rows: dict[int, int], source: list[Any], n: int, width: int) -> Any:
-        """Leaves as the rows of one array, zeros behind them; made before anything is fused with it."""
+        """Leaves as the rows of one array, zeros behind them; nothing is fused into it."""
         like, pieces = source[next(iter(rows.values()))], []
         for row in range(n):
             flat = jnp.ravel(source[rows[row]]) if row in rows else jnp.zeros(0, like.dtype)
@@ -268,7 +278,11 @@ def _now(rule: Any, clock: Any, x: Any) -> Any:
     """A rule with its schedules evaluated at the steps taken so far, in the dtype of `x`."""
     if not schedules_in(rule):
         return rule
-    at = lambda f: (jax.vmap(lambda t: jnp.asarray(f(t)))(clock[:, 0])[:, None] if clock.ndim else jnp.asarray(f(clock)))
+    at = lambda f: (
+        jax.vmap(lambda t: jnp.asarray(f(t)))(clock[:, 0])[:, None]
+        if clock.ndim
+        else jnp.asarray(f(clock))
+    )
     return timed(rule, lambda f: at(f).astype(real_dtype(x)))
 
 

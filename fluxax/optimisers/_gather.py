@@ -83,14 +83,16 @@ class _Writer:
         owners = ", ".join(owner for _, owner, _ in order) if settable else ""
         self.lines.append(f"return [{leaves}], [{owners}]")
         body = "\n        ".join(self.lines)
-        errors = "(AttributeError, KeyError, IndexError, TypeError)"
-        source = f"def read(tree):\n    try:\n        {body}\n    except {errors}:\n        return None\n"
+        source = (
+            f"def read(tree):\n    try:\n        {body}\n"
+            "    except (AttributeError, KeyError, IndexError, TypeError):\n        return None\n"
+        )
         exec(source, self.space)
         return Gather(self.space["read"], [key for _, _, key in order], settable)
 
 
 def _reader(kind: _tree.Kind, v: str) -> tuple[str | None, bool]:
-    """Where the parts of a container are read from by key, and whether they can be assigned there."""
+    """Where the parts of a container are read from by key, and whether they are assigned there."""
     if kind in (_tree.LIST, _tree.DICT):
         return v, True
     if kind in (_tree.OBJECT, _tree.NODE):

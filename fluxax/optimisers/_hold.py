@@ -116,7 +116,9 @@ class _Scalars:
         self.key = (tuple(key), tuple(names[v] for v in self.results))
 
 
-def shared_scalars(steps: list[LeafStep], vector: Any, counts: list[list[int]], all_counts: Any) -> Any:
+def shared_scalars(
+    steps: list[LeafStep], vector: Any, counts: list[list[int]], all_counts: Any
+) -> Any:
     """The scalars of several leaves at once.
 
     Args:
@@ -136,7 +138,9 @@ def shared_scalars(steps: list[LeafStep], vector: Any, counts: list[list[int]], 
     )
     roots = [_pick(vector, [s.scalars.at[j] for s in steps])[:, None] for j in range(len(first.at))]
     times = [_pick(all_counts, [c[j] for c in counts]) for j in range(len(first.counts))]
-    return jax.vmap(lambda *inputs: eval_jaxpr(part, steps[0].closed.consts, *inputs))(*roots, *times)
+    return jax.vmap(lambda *inputs: eval_jaxpr(part, steps[0].closed.consts, *inputs))(
+        *roots, *times
+    )
 
 
 def _pick(vector: Any, at: list[int]) -> Any:

@@ -66,12 +66,15 @@ def _difference(mine: list[Any], theirs: list[Any] | None, model: Any) -> str:
 def _check_array(who: str, leaf: Leaf, array: Any, where: str) -> None:
     if is_tracer(array):
         raise TypeError(
-            f"{who} expects concrete arrays, got a traced one at {where}. Call it outside of jax.jit."
+            f"{who} expects concrete arrays, got a traced one at {where}. "
+            "Call it outside of jax.jit."
         )
     if not _tree.is_array(array) or tuple(array.shape) != leaf.shape:
+        bfloat16 = leaf.dtype == "bfloat16"
+        wanted = leaf.shape if bfloat16 else short(np.empty(leaf.shape, leaf.dtype))
         raise ValueError(
-            f"{who} expects {short(np.empty(leaf.shape, leaf.dtype)) if leaf.dtype != 'bfloat16' else leaf.shape} at "
-            f"{where}, as when setup was called, got {short(array)}. Call setup again for that part."
+            f"{who} expects {wanted} at {where}, as when setup was called, got {short(array)}. "
+            "Call setup again for that part."
         )
 
 
@@ -86,7 +89,8 @@ def _check_ties(who: str, found: list[tuple[Path, Leaf, Any]]) -> None:
             now = "no longer one array" if same is not array else "one array now"
             a, b = _tree.path_string(first if same is not array else other), _tree.path_string(path)
             raise ValueError(
-                f"{who} expects the ties of the model as at setup, but {a} and {b} are {now}. Call setup again."
+                f"{who} expects the ties of the model as at setup, but {a} and {b} are {now}. "
+                "Call setup again."
             )
 
 
@@ -115,7 +119,8 @@ def _gradients(who: str, tree: Any, grad: Any, path: Path) -> Iterator[tuple[Pat
         if shape is None or tuple(shape) != tree.shape:
             wanted = "an array of shape " + str(tree.shape)
             raise ValueError(
-                f"{who} expects {wanted} at {where}, got {short(grad)}. It must be this model's gradient."
+                f"{who} expects {wanted} at {where}, got {short(grad)}. "
+                "It must be this model's gradient."
             )
         yield path, grad
         return
@@ -125,9 +130,10 @@ def _gradients(who: str, tree: Any, grad: Any, path: Path) -> Iterator[tuple[Pat
         or not set(theirs) <= set(mine or [])
         or (isinstance(tree, (list, tuple)) and mine != theirs)
     ):
+        got = short(grad) if theirs is None else f"parts {theirs}, not {mine}"
         raise ValueError(
             f"{who} expects the gradient of this model, got one of another structure at {where}: "
-            f"{short(grad) if theirs is None else f'parts {theirs}, not {mine}'}. Pass what fx.gradient gave for it."
+            f"{got}. Pass what fx.gradient gave for it."
         )
     below = {_tree.key_name(k): v for k, v in _tree.parts(grad)}
     for key, part in _tree.parts(tree):

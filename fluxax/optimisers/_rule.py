@@ -319,10 +319,12 @@ def timed(rule: Any, evaluate: Callable[[Any], Any]) -> Any:
         value = getattr(rule, name)
         if _is_schedule(rule, name, value):
             at = lambda v: evaluate(v) if callable(v) else v
-            object.__setattr__(view, name, tuple(map(at, value)) if isinstance(value, tuple) else at(value))
+            now = tuple(map(at, value)) if isinstance(value, tuple) else at(value)
+            object.__setattr__(view, name, now)
         elif _members(value):
             inner = [timed(v, evaluate) if is_rule(v) else v for v in _as_list(value)]
-            object.__setattr__(view, name, tuple(inner) if isinstance(value, (tuple, list)) else inner[0])
+            now = tuple(inner) if isinstance(value, (tuple, list)) else inner[0]
+            object.__setattr__(view, name, now)
     return view
 
 

@@ -153,8 +153,8 @@ class Leaf:
         flat, structure = jax.tree.flatten(value)
         if structure != self.structure:
             raise ValueError(
-                f"The leaf at {self.where} expects a state of {self.structure.num_leaves} arrays as its "
-                f"rule makes it, got {short(value)}."
+                f"The leaf at {self.where} expects a state of {self.structure.num_leaves} arrays "
+                f"as its rule makes it, got {short(value)}."
             )
         for slot, new in zip(self.slots, flat, strict=True):
             self.store.write(slot, jnp.asarray(new))
@@ -167,15 +167,15 @@ class Leaf:
 
     def abstract_state(self) -> Any:
         """The shapes and dtypes of the state."""
-        shapes = [
-            jax.ShapeDtypeStruct((), np.int32)
-            if s.sort == "count"
-            else jax.ShapeDtypeStruct(self.shape if s.row is not None else a.shape, a.dtype)
-            for s, a in (
-                (s, None if s.sort == "count" else self.store.arrays[s.i]) for s in self.slots
-            )
-        ]
-        return jax.tree.unflatten(self.structure, shapes)
+        return jax.tree.unflatten(self.structure, [self._abstract(slot) for slot in self.slots])
+
+    def _abstract(self, slot: Slot) -> Any:
+        if slot.sort == "count":
+            return jax.ShapeDtypeStruct((), np.int32)
+        array = self.store.arrays[slot.i]
+        return jax.ShapeDtypeStruct(
+            self.shape if slot.row is not None else array.shape, array.dtype
+        )
 
     def __repr__(self) -> str:
         state = jax.tree.map(short, self._state(), is_leaf=_tree.is_array)
@@ -192,8 +192,6 @@ class Leaf:
         return mine[1] == theirs[1] and all(
             bool(jnp.array_equal(a, b)) for a, b in zip(mine[0], theirs[0], strict=True)
         )
-
-    __hash__ = None  # type: ignore[assignment]  # mutable, compared by content
 
 
 _tree.register_kind(Leaf, None)
@@ -227,7 +225,7 @@ def setup(rule: Any, model: Any) -> Any:
         )
     store = Store()
     leaves: dict[int, Leaf] = {}
-    wanted = {path: a for path, a in trainable_arrays(model)}
+    wanted = dict(trainable_arrays(model))
 
     def leaf(path: _tree.Path, value: Any) -> Leaf | None:
         if path not in wanted:
@@ -300,7 +298,7 @@ def _static_fields(rule: Any) -> Any:
 
 
 def _share_one(store: Store, group: list[Leaf], position: int, width: int) -> None:
-    """Put one state of every leaf of a group into the rows of a new array, or next to each other."""
+    """Put one state of every leaf of a group into rows of a new array, or next to each other."""
     slots = [leaf.slots[position] for leaf in group]
     if slots[0].sort == "count":
         start = len(store.counts)
@@ -349,7 +347,7 @@ def _is_state(tree: Any) -> bool:
 
 
 def leaves_of(who: str, tree: Any) -> list[Leaf]:
-    """The leaves of a state tree or of a part of one, tied ones once; an error for anything else."""
+    """The leaves of a state tree or of a part of one, tied ones once; else an error."""
     if isinstance(tree, Leaf):
         return [tree]
     found = (
@@ -359,6 +357,7 @@ def leaves_of(who: str, tree: Any) -> list[Leaf]:
     )
     if not found and (tree is None or not isinstance(tree, _tree.Node)):
         raise TypeError(
-            f"{who} expects the state tree from `setup`, got {short(tree)}. Pass `opt_state`, or a part of it."
+            f"{who} expects the state tree from `setup`, got {short(tree)}. "
+            "Pass `opt_state`, or a part of it."
         )
     return found

@@ -296,7 +296,7 @@ def _grad_gather(grad: Any, present: list[_tree.Path]) -> Gather | None:
 def _plain(grad: Any, path: _tree.Path) -> bool:
     """Whether what stands at a path of a gradient is found there by the same keys."""
     for key in path:
-        below = {k: v for k, v in _tree.parts(grad)}
+        below = dict(_tree.parts(grad))
         if key not in below:
             return False
         grad = below[key]

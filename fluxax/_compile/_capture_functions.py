@@ -1,0 +1,146 @@
+"""What functions, and what wraps or binds them, read from outside: cells, defaults, globals."""
+
+from __future__ import annotations
+
+import functools
+import types
+from typing import Any
+
+from fluxax._compile import _boxes as boxes
+from fluxax._compile._poison import FORBIDDEN, may_be_unsteady
+from fluxax._compile._reads import Reads, is_user_function, reads_of
+from fluxax._compile._spec import Again, Box, Is, Sidestep, Spec
+from fluxax._compile._walk import Walk
+from fluxax._jax import JitFunction
+
+
+class Functions(Walk):
+    """The part of a walk that takes functions."""
+
+    def take_function(self, f: types.FunctionType, label: str) -> Spec:
+        if not is_user_function(f):
+            return self._const(f, label, identical=True)
+        code = f.__code__
+        reads = reads_of(code)
+        self.mention(reads)
+        if self._fixed:
+            self._fixed_function(f, reads)
+        box = self.box(f, label, boxes.FUNCTION, Is(code))
+        box.checks.append(("{v}.__code__ is {k}", code))
+        for i, cell in enumerate(f.__closure__ or ()):
+            spec = self._cell(cell, code.co_freevars[i])
+            box.parts.append((f"{{v}}.__closure__[{i}]", ("cell", i), spec))
+        self._values_of(
+            box,
+            f.__defaults__ or (),
+            "{v}.__defaults__",
+            "default",
+            _default_names(code, len(f.__defaults__ or ())),
+        )
+        box.checks.append(("len({v}.__defaults__ or ()) == {k}", len(f.__defaults__ or ())))
+        for name, value in (f.__kwdefaults__ or {}).items():
+            box.parts.append(
+                (f"{{v}}.__kwdefaults__[{name!r}]", ("kw", name), self.take(value, name))
+            )
+        for name, value in f.__dict__.items():
+            part = self.take(value, f"{f.__name__}.{name}")
+            box.parts.append((f"{{v}}.__dict__[{name!r}]", ("attr", name), part))
+        box.checks.append(("len({v}.__dict__) == {k}", len(f.__dict__)))
+        self._read_globals(box, f, reads.globals)
+        return box
+
+    def _fixed_function(self, f: types.FunctionType, reads: Reads) -> None:
+        """A function that will run as it is must not do what the trace could not take back."""
+        self.fixed_codes |= reads.codes
+        code = f.__code__
+        where = f"`{code.co_name}` ({code.co_filename}:{code.co_firstlineno})"
+        if reads.writes_globals:
+            raise Sidestep(f"{where} assigns the global `{reads.writes_globals}`")
+        for name in reads.globals:
+            value = f.__globals__.get(name)
+            if (value is None and name in FORBIDDEN) or (
+                value is not None and may_be_unsteady(value, reads.names)
+            ):
+                raise Sidestep(f"{where} may use `{name}`")
+
+    def _read_globals(self, box: Box, f: types.FunctionType, names: tuple[str, ...]) -> None:
+        space = f.__globals__
+        for name in names:
+            if (id(space), name, self._phase) in self._globals:
+                continue
+            self._globals.add((id(space), name, self._phase))
+            if name in space:
+                part = self.take(space[name], name)
+                box.parts.append((f"{{v}}.__globals__[{name!r}]", ("global", name), part))
+            else:
+                self.tokens.append((name, "no global"))
+                box.checks.append((f"{name!r} not in {{v}}.__globals__", None))
+
+    def _cell(self, cell: types.CellType, name: str) -> Spec:
+        found = self._boxes.get((id(cell), self._phase))
+        if found is not None:
+            self.tokens.append((name, "again", found.number))
+            return Again(cell, name, found.number)
+        try:
+            content = cell.cell_contents
+        except ValueError:
+            box = self.box(cell, name, boxes.EMPTY_CELL)
+            box.checks.append(("is_empty({v})", None))
+            return box
+        box = self.box(cell, name, boxes.CELL)
+        box.parts.append(("{v}.cell_contents", "content", self.take(content, name)))
+        return box
+
+    def _values_of(self, box: Box, values: Any, reader: str, key: str, names: list[str]) -> None:
+        for i, value in enumerate(values):
+            box.parts.append((f"{reader}[{i}]", (key, i), self.take(value, names[i])))
+
+    def take_method(self, m: types.MethodType, label: str) -> Spec:
+        box = self.box(m, label, boxes.METHOD)
+        box.parts.append(("{v}.__self__", "self", self.take(m.__self__, f"{label}.__self__")))
+        box.parts.append(("{v}.__func__", "func", self.take(m.__func__, label)))
+        return box
+
+    def take_builtin_method(self, m: Any, label: str) -> Spec:
+        owner = m.__self__
+        box = self.box(m, label, boxes.BUILTIN_METHOD, m.__name__)
+        box.checks.append(("{v}.__name__ == {k}", m.__name__))
+        box.parts.append(("{v}.__self__", "self", self.take(owner, label)))
+        return box
+
+    def take_partial(self, p: functools.partial[Any], label: str) -> Spec:
+        box = self.box(p, label, boxes.PARTIAL, len(p.args), tuple(p.keywords))
+        box.checks.append(("len({v}.args) == {k}", len(p.args)))
+        box.checks.append(("tuple({v}.keywords) == {k}", tuple(p.keywords)))
+        box.parts.append(("{v}.func", "func", self.take(p.func, label)))
+        for i, value in enumerate(p.args):
+            box.parts.append(
+                (f"{{v}}.args[{i}]", ("arg", i), self.take(value, f"{label}.args[{i}]"))
+            )
+        for name, value in p.keywords.items():
+            box.parts.append((f"{{v}}.keywords[{name!r}]", ("kw", name), self.take(value, name)))
+        return box
+
+    def take_wrapper(self, w: Any, label: str) -> Spec:
+        """A `jax.jit` or `lru_cache` of the user's: the function inside is what runs."""
+        inner = getattr(w, "__wrapped__", None)
+        if self._fixed and is_user_function(inner) and not isinstance(w, JitFunction):
+            raise Sidestep(f"a method calls `{label}`, which remembers its results")
+        if not is_user_function(inner) and not isinstance(
+            inner, (types.MethodType, functools.partial)
+        ):
+            return self._const(w, label, identical=True)
+        box = self.box(w, label, boxes.WRAPPER)
+        box.parts.append(("{v}.__wrapped__", "wrapped", self.take(inner, label)))
+        return box
+
+    def take_rule(self, f: Any, label: str) -> Spec:
+        """A `custom_jvp` or `custom_vjp`: JAX runs a user's rule after the trace, on no copies."""
+        if is_user_function(getattr(f, "fun", None)):
+            return self._opaque(f, label)
+        return self._const(f, label, identical=True)
+
+
+def _default_names(code: types.CodeType, count: int) -> list[str]:
+    """The names of the last `count` positional parameters."""
+    return list(code.co_varnames[code.co_argcount - count : code.co_argcount])

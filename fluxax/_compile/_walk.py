@@ -1,0 +1,167 @@
+"""The state of a walk, and what it makes of arrays, numbers and constants: the leaves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from fluxax._compile import _boxes as boxes
+from fluxax._compile._reads import Reads
+from fluxax._compile._spec import Arr, Box, Const, How, Is, Num, Opaque, Sidestep, Spec, Tied
+from fluxax._jax import Tracer
+from fluxax._module import static_key
+
+_MOST_BYTES = 1 << 20
+_TYPE_QUESTIONS = frozenset(("type()", "hasattr()", "isinstance()", "isscalar"))
+
+#: What a number has been seen to do: it may become an input, or it must stay a constant.
+INPUT, FIXED = "input", "fixed"
+
+
+class Walk:
+    """What all parts of one walk share.
+
+    Args:
+        numbers: what is known of the numbers, by label.
+        names: the attribute names that reached code mentions.
+    """
+
+    def __init__(self, numbers: dict[str, Any], names: set[str]):
+        self.numbers, self.names = numbers, names
+        self.arrays: list[Any] = []
+        self.values: list[Any] = []  # numbers that are inputs
+        self.labels: list[str] = []  # of arrays
+        self.constants: dict[str, Any] = {}  # numbers that are not
+        self.tokens: list[Any] = []
+        self.trainable: list[bool] = []  # by array
+        self._array_index: dict[int, int] = {}
+        self._boxes: dict[tuple[int, str], Box | Opaque] = {}
+        self._phase = "argument"  # the function's own copy of an argument has no derivative
+        self._globals: set[tuple[int, str, str]] = set()
+        self._count = 0
+        self._grown = False
+        self.fixed_codes: set[int] = set()  # code objects that may run as they are
+        self.fixed_boxes: list[Box] = []  # and what they could write to
+        self._inside = 0  # > 0 below a Module
+        self._train = True  # whether arrays here may be trained
+        self._whole = 0  # > 0 in an argument: every attribute counts
+        self._real = False  # numbers here are arguments to differentiate
+        self.real: dict[int, Num] = {}
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return tuple(self.tokens)
+
+    def take(self, value: Any, label: str) -> Spec:
+        """The spec of any value; `Capture` knows them all."""
+        raise NotImplementedError
+
+    # -- arrays, numbers, constants
+
+    def _array(self, value: Any, label: str) -> Spec:
+        if isinstance(value, Tracer):
+            raise Sidestep(f"`{label}` belongs to another JAX transformation that is running")
+        numpy = not isinstance(value, jax.Array)
+        if numpy and (
+            value.dtype.hasobject or value.dtype.kind in "SUVMm" or type(value) is not np.ndarray
+        ):
+            return self._opaque(value, label)
+        if self._fixed:
+            return self._fixed_array(value, label, numpy)
+        index = self._array_index.get(id(value))
+        if index is not None:
+            self.trainable[index] |= self._train
+            self.tokens.append((label, "tied", index, self._train))
+            return Tied(value, label, index)
+        index = self._array_index[id(value)] = len(self.arrays)
+        self.arrays.append(value)
+        self.labels.append(label)
+        self.trainable.append(self._train)
+        weak = False if numpy else value.aval.weak_type
+        self.tokens.append((label, "array", numpy, value.shape, value.dtype, weak, self._train))
+        return Arr(value, label, index, numpy, bool(self._inside))
+
+    def _fixed_array(self, value: Any, label: str, numpy: bool) -> Spec:
+        """An array that is reached only through a class: a constant, NumPy's by content."""
+        if not numpy:
+            return self._const(value, label, identical=True)
+        if value.nbytes > _MOST_BYTES:
+            raise Sidestep(
+                f"a method reads the NumPy array `{label}`; make it a jnp array or an attribute"
+            )
+        box = self.box(value, label, boxes.ARRAY, value.shape, value.dtype, value.tobytes())
+        box.checks.append(("same_array({v}, {k})", value.copy()))
+        return box
+
+    def _number(self, value: Any, label: str) -> Spec:
+        if self._real and not self._fixed and isinstance(value, (float, np.floating)):
+            return self._real_input(value, label)
+        if isinstance(value, np.generic) and value.dtype.kind not in "biufc":
+            return self._const(value, label, identical=False)
+        if self.promotes and self.numbers.get(label) == INPUT and _fits(value):
+            return self._input(value, label)
+        self.tokens.append((label, "number", static_key(value)))
+        if not self._fixed and not isinstance(value, (bool, np.bool_)):
+            self.constants[label] = value
+        return Num(value, label, None)
+
+    def _real_input(self, value: Any, label: str) -> Num:
+        """A number to differentiate by."""
+        spec = self._input(value, label)
+        spec.real = True
+        self.real[len(self.values) - 1] = spec
+        return spec
+
+    def _input(self, value: Any, label: str) -> Num:
+        self.tokens.append((label, "input", type(value)))
+        self.values.append(value)
+        return Num(value, label, len(self.values) - 1)
+
+    def _const(self, value: Any, label: str, *, identical: bool) -> Const:
+        self.tokens.append((label, "value", Is(value) if identical else static_key(value)))
+        return Const(value, label, identical)
+
+    def _opaque(self, value: Any, label: str) -> Opaque:
+        if self._fixed:
+            raise Sidestep(f"a method names `{label}`, which cannot be compared between calls")
+        self._count += 1
+        self.tokens.append((label, "opaque", Is(type(value))))
+        spec = self._boxes[id(value), self._phase] = Opaque(value, label, self._count)
+        return spec
+
+    # -- everything with parts
+
+    def box(self, value: Any, label: str, how: How, *token: Any) -> Box:
+        """Start a box: its type is checked and it can be referred to from below."""
+        self._count += 1
+        spec = self._boxes[id(value), self._phase] = Box(value, label, self._count, how)
+        if self._fixed and how.now is not None:
+            self.fixed_boxes.append(spec)
+        self.tokens.append((label, how.name, Is(type(value)), *token))
+        spec.checks.append(("type({v}) is {k}", type(value)))
+        return spec
+
+    @property
+    def _fixed(self) -> bool:
+        """Whether the walk is below a class: what is found runs as it is, and is constant."""
+        return self._phase == "fixed"
+
+    @property
+    def promotes(self) -> bool:
+        """Whether numbers may become inputs: not where code asks for their type."""
+        return not self._fixed and self.names.isdisjoint(_TYPE_QUESTIONS)
+
+    def mention(self, reads: Reads) -> None:
+        """Note the attribute names that reached code uses, and questions it asks."""
+        asked = {"type", "hasattr", *(("isinstance",) if self._fixed else ())} & set(reads.globals)
+        names = reads.names | {f"{name}()" for name in asked}
+        if not names <= self.names:
+            self.names |= names
+            self._grown = True
+
+
+def _fits(value: Any) -> bool:
+    """Whether a number may be an input: an int must fit in 32 bits."""
+    return not isinstance(value, int) or -(2**31) <= value < 2**31

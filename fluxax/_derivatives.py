@@ -1,0 +1,63 @@
+"""Derivatives of functions that return more than a number: thin fronts of JAX's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fluxax._compile._objective import objective
+
+
+def _arrays(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    numbers = (np.ndarray, float, int)
+    return tuple(jnp.asarray(a, float) if isinstance(a, numbers) else a for a in args)
+
+
+def jacobian(f: Callable[..., Any], *args: Any) -> tuple[Any, ...]:
+    """The derivatives of every result of a function by every element of its arguments.
+
+    Args:
+        f: returns an array of any shape.
+        args: arrays, or trees of them.
+
+    Returns:
+        A tuple with one entry per argument, of the result's shape followed by the argument's.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> fx.jacobian(lambda x: x**2, jnp.array([1.0, 2.0]))[0]
+        Array([[2., 0.],
+               [0., 4.]], dtype=float32)
+    """
+    with objective(True):
+        return jax.jacrev(f, argnums=tuple(range(len(args))))(*_arrays(args))
+
+
+def hessian(f: Callable[[Any], Any], x: Any) -> Any:
+    """The second derivatives of a scalar function by an array, of its shape twice.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> fx.hessian(lambda x: jnp.sum(x**3), jnp.array([1.0, 2.0]))
+        Array([[ 6.,  0.],
+               [ 0., 12.]], dtype=float32)
+    """
+    with objective(True):
+        return jax.hessian(f)(*_arrays((x,)))
+
+
+def pullback(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
+    """The value of a function, and the function that takes a gradient of it back to the arguments.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> value, back = fx.pullback(lambda x: 2 * x, jnp.array([1.0, 2.0]))
+        >>> value, back(jnp.ones(2))
+        (Array([2., 4.], dtype=float32), (Array([2., 2.], dtype=float32),))
+    """
+    with objective(True):
+        return jax.vjp(f, *_arrays(args))
