@@ -181,16 +181,20 @@ def _new_purpose(plan: Plan, n: int) -> Purpose:
     return purpose
 
 
+def _fused(plan: Plan, found: Found) -> Fused:
+    """The step of an objective's program for the leaves of a plan."""
+    program, key = found.program, plan.group.key
+    if key not in program.extra:
+        program.extra[key] = Fused(program, plan.moving, plan.labels)
+        if not program.used and plan.labels:
+            warn_untouched(found.site.record.where)
+    fused = plan.fused[program] = program.extra[key]
+    return fused
+
+
 def _run(plan: Plan, found: Found, model: Any, alive: Any) -> Step:
     program, (parameters, others, owners, places) = found.program, found.got
-    fused = plan.fused.get(program)
-    if fused is None:
-        key = plan.group.key
-        if key not in program.extra:
-            program.extra[key] = Fused(program, plan.moving, plan.labels)
-            if not program.used and plan.labels:
-                warn_untouched(found.site.record.where)
-        fused = plan.fused[program] = program.extra[key]
+    fused = plan.fused.get(program) or _fused(plan, found)
     store = plan.store
     store.owned()
     if fused.numbers.pack is None:
