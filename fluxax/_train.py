@@ -103,7 +103,7 @@ def train(
         >>> opt_state = fx.setup(fx.Descent(0.1), model)
         >>> data = [(jnp.ones((4, 2)), jnp.zeros((4, 1)))] * 3
         >>> fx.train(lambda m, x, y: fx.mse(m(x), y), model, data, opt_state).round(3)
-        array([4.  , 0.64, 0.102], dtype=float32)
+        array([4.   , 0.64 , 0.102], dtype=float32)
     """
     if wrong:
         _refuse(wrong)

@@ -242,7 +242,7 @@ def eager() -> Any:
         >>> import fluxax as fx
         >>> with fx.eager():
         ...     fx.gradient(lambda x: x**2, 3.0)
-        (Array(6., dtype=float32, weak_type=True),)
+        (Array(6., dtype=float32),)
     """
     return _switched("eager")
 
