@@ -97,7 +97,7 @@ def _finite(values: list[Any]) -> Any:
 
     Small arrays are looked at together, one kernel for all of them.
     """
-    zero = lambda v: jnp.sum(jnp.abs(v * 0)).astype(jnp.float32)
+    zero = lambda v: jnp.abs(jnp.sum(v * 0)).astype(jnp.float32)
     small: dict[Any, list[Any]] = {}
     for v in values:
         if v.size <= SMALL:
