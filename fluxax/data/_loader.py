@@ -16,6 +16,7 @@ from fluxax.data._observations import count, parts
 from fluxax.data._options import checked_collate, checked_state, flag, integer, seconds, whole
 from fluxax.data._order import Plan, Seed, new_seed, permutation
 from fluxax.data._pass import Pass, Reader
+from fluxax.data._pieces import Pieces, gatherable
 
 
 class DataLoader:
@@ -191,6 +192,15 @@ class DataLoader:
         """Internal: the data, if it is NumPy and JAX arrays alone and batches are gathered."""
         plain = all(isinstance(part, (np.ndarray, jax.Array)) for _, part in parts(self.data))
         return self.data if plain and self.collate is None else None
+
+    def pieces_source(self) -> Pieces | None:
+        """Internal: a new pass as places in the arrays; `None` if batches are not gathered so.
+
+        Like `iter(loader)`, it begins an epoch or goes on where `load_state_dict` said.
+        """
+        if self.arrays() is None or not gatherable(self.data, self.axis):
+            return None
+        return Pieces(self.data, iter(self))
 
     def _count(self) -> int:
         return count(self.data, self.axis, "DataLoader")

@@ -177,6 +177,10 @@ class Pass(Iterator[Any]):
         """The user has received the first `k` batches of this pass."""
         self._keep(self.plan.start(k))
 
+    def skip(self, k: int) -> None:
+        """Go on behind batch `k - 1`."""
+        self._next = k
+
     def finish(self) -> None:
         """The pass is over: the loader stands at the start of the next epoch."""
         if not self._over:
