@@ -22,6 +22,22 @@ def warn(message: str) -> None:
     warnings.warn(message, stacklevel=level)
 
 
+class InputError(ValueError):
+    """Input that a layer cannot take; the sentence says where in the model, as far as known.
+
+    >>> print(InputError("Dense(10, 5) expects input of shape (…, 10), got f32[4,3]", ".layers[2]"))
+    Dense(10, 5) expects input of shape (…, 10), got f32[4,3] at model.layers[2].
+    """
+
+    def __init__(self, sentence: str, place: str = "", advice: str = ""):
+        super().__init__(sentence, place, advice)
+
+    def __str__(self) -> str:
+        sentence, place, advice = self.args
+        at = f" at model{place}" if place else ""
+        return f"{sentence}{at}." + (f" {advice}" if advice else "")
+
+
 _LETTERS = {"float": "f", "int": "i", "uint": "u", "complex": "c", "bfloat": "bf"}
 
 

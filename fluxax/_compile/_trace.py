@@ -22,7 +22,7 @@ from fluxax._compile._spec import Arr, Box, Num, Sidestep, Spec, Tied, raised
 from fluxax._compile._traced import Hole, Program, Write, floating
 from fluxax._compile._tripwire import Tripwire
 from fluxax._compile._walk import FIXED, INPUT
-from fluxax._errors import warn
+from fluxax._errors import InputError, warn
 
 
 class Trace:
@@ -100,6 +100,8 @@ class Trace:
             return
         if self.tripwire.reason is not None:
             raise Sidestep(self.tripwire.reason) from None
+        if isinstance(error, InputError):
+            raise error  # uncompiled it would be the same, after compiling what comes before it
         if isinstance(error, jax.errors.JAXTypeError | jax.errors.JAXIndexError):
             raise Sidestep(f"it needs the value of a traced array{_place(error)}") from None
         raise Sidestep(

@@ -15,7 +15,8 @@ from fluxax._module import Module
 from fluxax.init import glorot_uniform
 from fluxax.layers._dense import Dense
 from fluxax.layers._dropout import Dropout
-from fluxax.layers._shapes import InputError, as_input, one_rng, refuse, whole
+from fluxax.layers._place import refuse, unfit
+from fluxax.layers._shapes import as_input, one_rng, whole
 
 
 class MultiHeadAttention(Module):
@@ -95,9 +96,10 @@ class MultiHeadAttention(Module):
             for proj, x in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v))
         )
         if k.shape[1] != v.shape[1] or not len({q.shape[0], k.shape[0], v.shape[0]}) == 1:
-            raise InputError(
-                "MultiHeadAttention expects queries, keys and values of one batch, keys as many "
-                f"as values, got {_lead(q)}, {_lead(k)} and {_lead(v)} (N, T)"
+            raise unfit(
+                self,
+                "expects queries, keys and values of one batch, keys as many "
+                f"as values, got {_lead(q)}, {_lead(k)} and {_lead(v)} (N, T)",
             )
         logits = jnp.einsum("nqhd,nkhd->nhqk", q, k) / math.sqrt(q.shape[-1])
         if bias is not None:
@@ -169,11 +171,11 @@ def _seen(layer: Any, mask: Any, logits: jax.Array) -> jax.Array:
         return jnp.arange(n_k) <= jnp.arange(n_q)[:, None]
     mask = jnp.asarray(mask)
     if mask.dtype != jnp.bool_:
-        raise InputError(f"{layer!r} expects a mask of booleans, got {short(mask)}")
+        raise unfit(layer, f"expects a mask of booleans, got {short(mask)}")
     mask = mask[:, None] if mask.ndim == 3 else mask
     try:
         return jnp.broadcast_to(mask, logits.shape)
     except ValueError:
-        raise InputError(
-            f"{layer!r} expects a mask that fits the scores {logits.shape}, got {short(mask)}"
+        raise unfit(
+            layer, f"expects a mask that fits the scores {logits.shape}, got {short(mask)}"
         ) from None

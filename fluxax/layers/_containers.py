@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -11,7 +12,8 @@ import jax.numpy as jnp
 from fluxax._errors import short
 from fluxax._module import Module
 from fluxax._tree import NamedList
-from fluxax.layers._shapes import InputError, function, whole
+from fluxax.layers._place import unfit
+from fluxax.layers._shapes import function, whole
 
 
 def named_layers(who: str, layers: tuple[Any, ...], named: dict[str, Any]) -> NamedList:
@@ -33,15 +35,6 @@ def _check(who: str, where: Any, layer: Any) -> None:
     hint = " Call it to make a layer." if isinstance(layer, type) else ""
     if hint or not callable(layer):
         raise TypeError(f"{who} expects layers or functions, got {short(layer)} at {where}.{hint}")
-
-
-def call(layer: Any, part: str, *inputs: Any) -> Any:
-    """Call a layer; an `InputError` from it learns in which part of the container it stands."""
-    try:
-        return layer(*inputs)
-    except InputError as error:
-        error.inside(part)
-        raise
 
 
 def listed(layers: NamedList) -> list[tuple[str, Any]]:
@@ -85,12 +78,8 @@ class Chain(Module):
         self.layers = named_layers("Chain", layers, named)
 
     def __call__(self, x: Any) -> Any:
-        for i, layer in enumerate(self.layers):
-            try:
-                x = layer(x)
-            except InputError as error:
-                error.inside(f".layers[{i}]")
-                raise
+        for _part, layer in enumerate(self.layers):  # `_part`: see `_place.RUNNING`
+            x = layer(x)
         return x
 
     def __getitem__(self, index: Any) -> Any:
@@ -136,7 +125,7 @@ class SkipConnection(Module):
         self.connection = function("SkipConnection", connection, "connection")
 
     def __call__(self, x: Any) -> Any:
-        return self.connection(call(self.layers, ".layers", x), x)
+        return self.connection(self.layers(x), x)
 
     def _arguments(self) -> list[tuple[str, Any]]:
         return [("", self.layers), ("", self.connection)]
@@ -168,22 +157,32 @@ class Parallel(Module):
         self.layers = named_layers("Parallel", layers, named)
 
     def __call__(self, *inputs: Any) -> Any:
-        if len(inputs) == 1 and isinstance(inputs[0], tuple):
-            inputs = inputs[0]
-        n = len(self.layers)
-        if len(inputs) not in (1, n):
-            raise InputError(
-                f"Parallel with {n} layers expects one input or {n} inputs, got {len(inputs)}"
-            )
-        if len(inputs) == 1:
-            inputs = inputs * n
-        pairs = zip(self.layers, inputs, strict=True)
-        return self.connection(
-            *(call(layer, f".layers[{i}]", x) for i, (layer, x) in enumerate(pairs))
-        )
+        return self.connection(*outputs_of(self, paired(self, inputs)))
 
     def _arguments(self) -> list[tuple[str, Any]]:
         return [("", self.connection), *listed(self.layers)]
+
+
+def outputs_of(layer: Any, pairs: Iterable[tuple[Any, Any]]) -> list[Any]:
+    """What the layers of a container give, each for its input."""
+    outputs = []
+    for _part, (inner, x) in enumerate(pairs):  # `_part`: see `_place.RUNNING`
+        outputs.append(inner(x))
+    return outputs
+
+
+def paired(layer: Any, inputs: tuple[Any, ...]) -> Iterator[tuple[Any, Any]]:
+    """The layers of Parallel and its relative, each with its input."""
+    if len(inputs) == 1 and isinstance(inputs[0], tuple):
+        inputs = inputs[0]
+    n = len(layer.layers)
+    if len(inputs) not in (1, n):
+        raise unfit(
+            layer,
+            f"with {n} layers expects one input or {n} inputs, got {len(inputs)}",
+            who=type(layer).__name__,
+        )
+    return zip(layer.layers, inputs * n if len(inputs) == 1 else inputs, strict=True)
 
 
 class PairwiseFusion(Module):
@@ -213,19 +212,9 @@ class PairwiseFusion(Module):
         self.layers = named_layers("PairwiseFusion", layers, named)
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
-        if len(inputs) == 1 and isinstance(inputs[0], tuple):
-            inputs = inputs[0]
-        n = len(self.layers)
-        if len(inputs) not in (1, n):
-            raise InputError(
-                f"PairwiseFusion with {n} layers expects one input or {n} inputs, got {len(inputs)}"
-            )
-        if len(inputs) == 1:
-            inputs = inputs * n
         outputs: list[Any] = []
-        for i, (layer, x) in enumerate(zip(self.layers, inputs, strict=True)):
-            mixed = self.connection(outputs[-1], x) if outputs else x
-            outputs.append(call(layer, f".layers[{i}]", mixed))
+        for _part, (layer, x) in enumerate(paired(self, inputs)):
+            outputs.append(layer(self.connection(outputs[-1], x) if outputs else x))
         return tuple(outputs)
 
     def _arguments(self) -> list[tuple[str, Any]]:
@@ -261,16 +250,16 @@ class Maxout(Module):
         self.layers = named_layers("Maxout", layers, {})
 
     def __call__(self, x: Any) -> Any:
-        outputs = [call(layer, f".layers[{i}]", x) for i, layer in enumerate(self.layers)]
-        largest = outputs[0]
-        for y in outputs[1:]:
-            if jnp.shape(y) != jnp.shape(largest):
-                raise InputError(
-                    "Maxout expects outputs of one shape, "
-                    f"got {short(largest)} and {short(y)} from its layers"
-                )
-            largest = first_max(largest, y)
-        return largest
+        outputs = outputs_of(self, ((layer, x) for layer in self.layers))
+        odd = [y for y in outputs if jnp.shape(y) != jnp.shape(outputs[0])]
+        if odd:
+            raise unfit(
+                self,
+                f"expects outputs of one shape, got {short(outputs[0])} and {short(odd[0])} "
+                "from its layers",
+                who="Maxout",
+            )
+        return functools.reduce(first_max, outputs)
 
     def _arguments(self) -> list[tuple[str, Any]]:
         return listed(self.layers)
@@ -294,7 +283,7 @@ def activations(chain: Chain | Iterable[Any], x: Any) -> tuple[Any, ...]:
         (4, 8)
     """
     outputs = []
-    for i, layer in enumerate(chain):
-        x = call(layer, f".layers[{i}]", x)
+    for _part, layer in enumerate(chain):
+        x = layer(x)
         outputs.append(x)
     return tuple(outputs)

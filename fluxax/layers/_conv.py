@@ -13,8 +13,8 @@ from fluxax._errors import short
 from fluxax._module import Module
 from fluxax.init import glorot_uniform
 from fluxax.layers._dense import tail
+from fluxax.layers._place import refuse, unfit
 from fluxax.layers._shapes import (
-    InputError,
     Pads,
     as_input,
     drawn,
@@ -22,7 +22,6 @@ from fluxax.layers._shapes import (
     offset,
     pads,
     per_axis,
-    refuse,
     unit,
     whole,
     window,
@@ -178,4 +177,4 @@ def check_reach(layer: Any, x: Any, reach: Any, pad: Pads) -> None:
     room = [s + low + high for s, (low, high) in zip(x.shape[1:-1], pad, strict=True)]
     if any(r > s for r, s in zip(reach, room, strict=True)):
         sizes = " by ".join(map(str, reach))
-        raise InputError(f"{layer!r} expects at least {sizes} places with padding, got {short(x)}")
+        raise unfit(layer, f"expects at least {sizes} places with padding, got {short(x)}")

@@ -15,15 +15,14 @@ from fluxax._errors import short
 from fluxax._jax import is_tracer
 from fluxax._module import Module
 from fluxax.init import glorot_uniform, ones32, randn32
+from fluxax.layers._place import refuse, unfit
 from fluxax.layers._shapes import (
-    InputError,
     as_array,
     as_input,
     drawn,
     floating,
     function,
     offset,
-    refuse,
     sizes,
     unit,
     whole,
@@ -204,12 +203,12 @@ def as_index(layer: Any, x: Any, rows: int) -> jax.Array:
     if index.dtype == bool:
         return index
     if not jnp.issubdtype(index.dtype, jnp.integer):
-        raise InputError(
-            f"{layer!r} expects integers, got {short(index)}", "Convert them with x.astype(int)."
+        raise unfit(
+            layer, f"expects integers, got {short(index)}", "Convert them with x.astype(int)."
         )
     if not is_tracer(index) and index.size:
         low, high = int(np.min(index)), int(np.max(index))
         if low < 0 or high >= rows:
             wrong = low if low < 0 else high
-            raise InputError(f"{layer!r} expects indices from 0 to {rows - 1}, got {wrong}")
+            raise unfit(layer, f"expects indices from 0 to {rows - 1}, got {wrong}")
     return index.astype(jnp.int32) if index.dtype.itemsize < 4 else index

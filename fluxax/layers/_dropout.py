@@ -13,7 +13,8 @@ from jax.random import bits, key_data, split, wrap_key_data
 from fluxax._errors import short
 from fluxax._module import Module, is_training
 from fluxax._random import generator
-from fluxax.layers._shapes import InputError, as_input
+from fluxax.layers._place import unfit
+from fluxax.layers._shapes import as_input
 
 
 class Dropout(Module):
@@ -124,7 +125,7 @@ def _mask_shape(layer: Dropout, x: jax.Array) -> tuple[int, ...]:
         return x.shape
     wrong = [axis for axis in layer.dims if not -x.ndim <= axis < x.ndim]
     if wrong:
-        raise InputError(f"{layer!r} expects input with an axis {wrong[0]}, got {short(x)}")
+        raise unfit(layer, f"expects input with an axis {wrong[0]}, got {short(x)}")
     chosen = {axis % x.ndim for axis in layer.dims}
     return tuple(n if axis in chosen else 1 for axis, n in enumerate(x.shape))
 

@@ -13,7 +13,8 @@ from fluxax._module import Module, is_training
 from fluxax.init import ones32, zeros32
 from fluxax.layers._dropout import mode
 from fluxax.layers._norm import batch_mode, moments, norm_arguments, normalised, number, track
-from fluxax.layers._shapes import InputError, as_input, drawn, function, refuse, whole
+from fluxax.layers._place import refuse, unfit
+from fluxax.layers._shapes import as_input, drawn, function, whole
 
 
 class GroupNorm(Module):
@@ -136,7 +137,7 @@ class InstanceNorm(Module):
             return normalised(self, x, self.mean, self.var)
         n = x[0, ..., 0].size
         if n <= 1:
-            raise InputError(f"{self!r} expects more than one place per image, got {short(x)}")
+            raise unfit(self, f"expects more than one place per image, got {short(x)}")
         mean, var = moments(x, tuple(range(1, x.ndim - 1)), keepdims=True)
         if self.mean is not None and is_training(self):
             every = tuple(range(x.ndim - 1))

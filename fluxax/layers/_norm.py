@@ -15,7 +15,8 @@ from fluxax._errors import short
 from fluxax._module import Module, is_training, run
 from fluxax.init import ones32, zeros32
 from fluxax.layers._dropout import mode
-from fluxax.layers._shapes import InputError, as_input, drawn, function, refuse, sizes, whole
+from fluxax.layers._place import refuse, unfit
+from fluxax.layers._shapes import as_input, drawn, function, sizes, whole
 
 
 class BatchNorm(Module):
@@ -119,8 +120,9 @@ def statistics(layer: Any, x: jax.Array, axes: tuple[int, ...]) -> tuple[Any, An
         return layer.mean, layer.var
     n = x.size // max(1, layer.ch)
     if n <= 1:
-        raise InputError(
-            f"{layer!r} expects more than one value per channel in train mode, got {short(x)}",
+        raise unfit(
+            layer,
+            f"expects more than one value per channel in train mode, got {short(x)}",
             "Use a larger batch (DataLoader(..., partial=False) drops a short last one), "
             "or fx.testmode.",
         )

@@ -16,7 +16,8 @@ from fluxax._errors import short
 from fluxax._module import Module
 from fluxax.layers._containers import first_max
 from fluxax.layers._conv import check_image, check_reach, collapsed, short_pad
-from fluxax.layers._shapes import InputError, as_array, as_input, pads, per_axis, window
+from fluxax.layers._place import unfit
+from fluxax.layers._shapes import as_array, as_input, pads, per_axis, window
 
 #: Up to this size of window a fold over its places is used. XLA's own windows have a slow
 #: derivative on the CPU: 10 ms for (64, 28, 28, 16), where the fold takes 0.6 ms.
@@ -206,8 +207,8 @@ def _places(layer: Any, x: Any) -> jax.Array:
     """`(N, H, W, C)` as `(N, H W, 1, 1, C)`, so that a reduction of axis 1 leaves the rest."""
     x = as_array(layer, x)
     if x.ndim < 3 or 0 in x.shape[1:-1]:
-        raise InputError(
-            f"{layer!r} expects input of shape (N, …, C) with axes of space between, got {short(x)}"
+        raise unfit(
+            layer, f"expects input of shape (N, …, C) with axes of space between, got {short(x)}"
         )
     ones = (1,) * (x.ndim - 2)
     return x.reshape(x.shape[0], math.prod(x.shape[1:-1]), *ones, x.shape[-1])
@@ -223,7 +224,7 @@ def flatten(x: Any) -> jax.Array:
     Raises:
         ValueError: for a single number.
     """
-    x = as_array("flatten", x)
+    x = as_array(flatten, x)
     if x.ndim == 0:
-        raise InputError("flatten expects an array with a batch axis, got a single number")
+        raise unfit(flatten, "expects an array with a batch axis, got a single number")
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))

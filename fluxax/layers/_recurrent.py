@@ -13,7 +13,8 @@ from jax import lax
 from fluxax._activations import sigmoid, tanh
 from fluxax._module import Module
 from fluxax.init import glorot_uniform
-from fluxax.layers._shapes import as_input, drawn, function, offset, one_rng, refuse, whole
+from fluxax.layers._place import refuse
+from fluxax.layers._shapes import as_input, drawn, function, offset, one_rng, whole
 
 
 class Cell(Module):

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from fluxax._errors import short
 from fluxax._module import Module
 from fluxax.layers._conv import check_image
+from fluxax.layers._place import unfit
 from fluxax.layers._pool import MaxPool, MeanPool
-from fluxax.layers._shapes import InputError, as_array, whole, window
+from fluxax.layers._shapes import as_array, whole, window
 
 
 def adapted(layer: Any, x: jax.Array) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def adapted(layer: Any, x: jax.Array) -> dict[str, Any]:
     pairs = list(zip(x.shape[1:-1], layer.out, strict=True))
     if any(n < out for n, out in pairs):
         size = " by ".join(map(str, layer.out))
-        raise InputError(f"{layer!r} expects at least {size} places, got {short(x)}")
+        raise unfit(layer, f"expects at least {size} places, got {short(x)}")
     stride = tuple(n // out for n, out in pairs)
     moved = zip(pairs, stride, strict=True)
     return {"window": tuple(n - (out - 1) * s for (n, out), s in moved), "stride": stride}
@@ -112,9 +113,10 @@ class PixelShuffle(Module):
         x = as_array(self, x)
         d, r = x.ndim - 2, self.r
         if not 1 <= d <= 3 or x.shape[-1] % r ** max(d, 1):
-            raise InputError(
-                f"{self!r} expects an image (N, …, C) with channels that r to the power of its "
-                f"axes of space divides, got {short(x)}"
+            raise unfit(
+                self,
+                f"expects an image (N, …, C) with channels that r to the power of its "
+                f"axes of space divides, got {short(x)}",
             )
         parts = x.reshape(*x.shape[:-1], x.shape[-1] // r**d, *(r,) * d)
         order = [0, *(axis for i in range(d) for axis in (1 + i, d + 2 + i)), d + 1]

@@ -1,8 +1,4 @@
-"""What layers ask of their arguments and inputs, and the sentences when it is not so.
-
-A layer does not know where in a model it stands. It raises an `InputError`, and every
-container that the error passes on its way out puts its part of the path in front.
-"""
+"""What layers ask of their arguments and inputs, and the sentences when it is not so."""
 
 from __future__ import annotations
 
@@ -17,31 +13,9 @@ import numpy as np
 from fluxax import _activations
 from fluxax._errors import article, short
 from fluxax._random import generator
+from fluxax.layers._place import unfit
 
 Pads = tuple[tuple[int, int], ...]
-
-
-class InputError(ValueError):
-    """Input that a layer cannot take; the sentence says where in the model, as far as known.
-
-    >>> error = InputError("Dense(10, 5) expects input of shape (…, 10), got f32[4,3]")
-    >>> error.inside(".layers[2]")
-    >>> print(error)
-    Dense(10, 5) expects input of shape (…, 10), got f32[4,3] at model.layers[2].
-    """
-
-    def __init__(self, sentence: str, advice: str = ""):
-        super().__init__(sentence, advice)
-        self.place = ""
-
-    def inside(self, part: str) -> None:
-        """Note the part of a container that the error came out of."""
-        self.place = part + self.place
-
-    def __str__(self) -> str:
-        sentence, advice = self.args
-        at = f" at model{self.place}" if self.place else ""
-        return f"{sentence}{at}." + (f" {advice}" if advice else "")
 
 
 # --- arguments of constructors ------------------------------------------------------------
@@ -175,15 +149,16 @@ def as_array(layer: Any, x: Any) -> jax.Array:
     if isinstance(x, list):
         return jnp.asarray(np.asarray(x))
     advice = f"Pass its parts: {article('array')} each." if isinstance(x, (tuple, dict)) else ""
-    raise InputError(f"{name(layer)} expects an array, got {short(x)}", advice)
+    raise unfit(layer, f"expects an array, got {short(x)}", advice)
 
 
 def as_input(layer: Any, x: Any, weight: Any = None) -> jax.Array:
     """Floating input, in the weights' type; boolean input (one-hot) counts as 0 and 1."""
     x = as_array(layer, x)
     if jnp.issubdtype(x.dtype, jnp.integer):
-        raise InputError(
-            f"{name(layer)} expects floating input, got {short(x)}",
+        raise unfit(
+            layer,
+            f"expects floating input, got {short(x)}",
             'Convert it with x.astype("float32"); for labels and indices see fx.onehotbatch '
             "and fx.Embedding.",
         )
@@ -192,13 +167,3 @@ def as_input(layer: Any, x: Any, weight: Any = None) -> jax.Array:
     if weight is None or not jnp.issubdtype(weight.dtype, jnp.floating):
         return x.astype(jnp.float32) if x.dtype == bool else x
     return x.astype(weight.dtype)
-
-
-def name(layer: Any) -> str:
-    """A layer's constructor in one line; for names given by hand, the name itself."""
-    return layer if isinstance(layer, str) else repr(layer)
-
-
-def refuse(layer: Any, expected: str, x: Any, advice: str = "") -> InputError:
-    """The error for input of another shape."""
-    return InputError(f"{name(layer)} expects input of shape {expected}, got {short(x)}", advice)

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.tree_util import DictKey, SequenceKey
 
 from fluxax import _show, _tree
 from fluxax._errors import short
@@ -77,7 +78,8 @@ def _recording(value: Any, path: _tree.Path, seen: dict[_tree.Path, str]) -> Any
     """The same containers, in which every layer notes what comes out of it."""
     kind = _tree.kind_of(value)
     if kind is None:
-        listed = len(path) > 1 and callable(value)  # a function in a list of layers
+        # A function in a list of layers; one in an attribute is an activation or the like.
+        listed = callable(value) and isinstance(path[-1], (SequenceKey, DictKey))
         return _noted(value, path, seen) if listed else value
     for key, part in kind.parts(value):
         new = _recording(part, (*path, key), seen)

@@ -15,8 +15,8 @@ from fluxax._module import Module
 from fluxax.init import glorot_uniform
 from fluxax.layers._conv import AXES, Conv, check_groups, check_image, collapsed, options
 from fluxax.layers._dense import tail
+from fluxax.layers._place import unfit
 from fluxax.layers._shapes import (
-    InputError,
     as_input,
     drawn,
     function,
@@ -123,7 +123,7 @@ class ConvTranspose(Module):
             feature_group_count=self.groups,
         )
         if 0 in y.shape[1:-1]:
-            raise InputError(f"{self!r} expects a larger image for its padding, got {short(x)}")
+            raise unfit(self, f"expects a larger image for its padding, got {short(x)}")
         return unit(y, self.bias, self.activation)
 
     def _by_group(self, weight: jax.Array) -> jax.Array:
