@@ -118,6 +118,11 @@ def test_models_that_are_plain_data() -> None:
     assert " at model[1][0]." in refused(lambda: fx.gradient(loss, pair, ones(3, 4)))
 
 
+def test_a_container_around_the_model_is_no_part_of_its_path() -> None:
+    world = {"model": fx.Chain(wide()), "x": ones(3, 4)}
+    assert " at model.layers[0]." in refused(lambda w=world: w["model"](w["x"]))
+
+
 BROKEN = Net(deep=wide())
 STATE = fx.setup(fx.Adam(), BROKEN)
 DATA = [(jnp.ones((3, 4)),)]

@@ -16,7 +16,7 @@ from typing import Any
 from fluxax import _tree
 from fluxax._compile._reads import is_user_file
 from fluxax._errors import InputError, short
-from fluxax._module import Module
+from fluxax._module import Module, run
 
 #: A container that calls its parts in a loop keeps in a local variable of this name which one is
 #: running, since the same layer may stand there twice.
@@ -48,7 +48,7 @@ def place_of(layer: Any) -> str:
     place, target = "", layer
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        for owner in _owners(frame):
+        for owner in _owners(frame, plain=run.trace is not None or not place):
             part = None if owner is target else _part(frame, owner, target)
             if part is not None:
                 place, target = part + place, owner
@@ -56,13 +56,19 @@ def place_of(layer: Any) -> str:
     return place
 
 
-def _owners(frame: FrameType) -> Iterator[Any]:
-    """What may contain a layer that runs inside this frame: Modules, and the user's containers."""
+def _owners(frame: FrameType, plain: bool) -> Iterator[Any]:
+    """What may contain a layer that runs inside this frame: the Module whose method it is.
+
+    In the user's code it may be any argument, and what is no Module if it is being called; else,
+    plain containers count where nothing tells the place, or in an objective, where those that an
+    outer function was given have other arrays and layers in them.
+    """
     code = frame.f_code
     user = is_user_file(code.co_filename)
     for variable in code.co_varnames[: code.co_argcount if user else min(1, code.co_argcount)]:
         owner = frame.f_locals.get(variable)
-        if isinstance(owner, Module) or (user and _tree.kind_of(owner) is not None):
+        counts = user and (plain or code.co_name == "__call__")
+        if isinstance(owner, Module) or (counts and _tree.kind_of(owner) is not None):
             yield owner
 
 
