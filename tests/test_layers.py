@@ -45,6 +45,24 @@ LAYERS = {
     "Dense none": Row(lambda: fx.Dense(4, 3), (0, 4), (0, 3)),
     "Dense without bias": Row(lambda: fx.Dense(4, 3, bias=False), (5, 4), (5, 3)),
     "Scale": Row(lambda: fx.Scale(3, 4, fx.tanh), (5, 3, 4), (5, 3, 4)),
+    "Bilinear": Row(
+        lambda: fx.Chain(fx.SkipConnection(fx.Dense(4, 3), fx.Bilinear((3, 4), 2, fx.tanh))),
+        (5, 4),
+        (5, 2),
+    ),
+    "Bilinear alone": Row(lambda: fx.Bilinear(4, 3, bias=False), (2, 5, 4), (2, 5, 3)),
+    "EmbeddingBag": Row(lambda: fx.EmbeddingBag(7, 3), (2, 5), (2, 3), below=7),
+    "EmbeddingBag max": Row(lambda: fx.EmbeddingBag(7, 3, jnp.max), (2, 2, 5), (2, 2, 3), below=7),
+    "Upsample": Row(lambda: fx.Upsample(scale=(2, 3)), (2, 3, 2, 3), (2, 6, 6, 3)),
+    "Upsample to a size": Row(lambda: fx.Upsample(size=(5,)), (2, 3, 3), (2, 5, 3)),
+    "Upsample bilinear": Row(lambda: fx.Upsample("bilinear", scale=2), (2, 3, 2, 3), (2, 6, 4, 3)),
+    "Upsample trilinear": Row(
+        lambda: fx.Upsample("trilinear", size=(3, 1, 4)), (1, 2, 3, 1, 2), (1, 3, 1, 4, 2)
+    ),
+    "WeightNorm": Row(lambda: fx.WeightNorm(fx.Dense(4, 3, fx.tanh)), (5, 4), (5, 3)),
+    "WeightNorm dims": Row(
+        lambda: fx.WeightNorm(fx.Conv((3,), 2, 4), dims=(0, 2)), (2, 5, 2), (2, 3, 4)
+    ),
     "Embedding": Row(lambda: fx.Embedding(7, 3), (2, 5), (2, 5, 3), below=7),
     "Conv": Row(lambda: fx.Conv((3, 3), 2, 4, fx.tanh, pad=1), (2, 6, 5, 2), (2, 6, 5, 4)),
     "Conv 1": Row(lambda: fx.Conv((3,), 2, 4, stride=2, bias=False), (2, 9, 2), (2, 4, 4)),

@@ -10,8 +10,9 @@ from fluxax.layers._containers import (
     activations,
 )
 from fluxax.layers._conv import Conv
-from fluxax.layers._dense import Dense, Embedding, Scale
+from fluxax.layers._dense import Bilinear, Dense, Scale
 from fluxax.layers._dropout import AlphaDropout, Dropout
+from fluxax.layers._embedding import Embedding, EmbeddingBag
 from fluxax.layers._groups import GroupNorm, InstanceNorm
 from fluxax.layers._norm import BatchNorm, LayerNorm
 from fluxax.layers._pool import GlobalMaxPool, GlobalMeanPool, MaxPool, MeanPool, flatten
@@ -28,12 +29,16 @@ from fluxax.layers._recurrent import (
 from fluxax.layers._resize import AdaptiveMaxPool, AdaptiveMeanPool, PixelShuffle
 from fluxax.layers._summary import outputsize, summary
 from fluxax.layers._transposed import ConvTranspose, CrossCor, DepthwiseConv
+from fluxax.layers._upsample import Upsample
+from fluxax.layers._weight_norm import WeightNorm
 
 __all__ = [
     "Chain",
     "Dense",
+    "Bilinear",
     "Scale",
     "Embedding",
+    "EmbeddingBag",
     "Conv",
     "ConvTranspose",
     "DepthwiseConv",
@@ -44,12 +49,14 @@ __all__ = [
     "AdaptiveMeanPool",
     "GlobalMaxPool",
     "GlobalMeanPool",
+    "Upsample",
     "PixelShuffle",
     "flatten",
     "BatchNorm",
     "LayerNorm",
     "InstanceNorm",
     "GroupNorm",
+    "WeightNorm",
     "Dropout",
     "AlphaDropout",
     "RNN",

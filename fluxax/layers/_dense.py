@@ -1,4 +1,4 @@
-"""Layers that act on the last axis: Dense, Scale, Embedding."""
+"""Layers that act on the last axis: Dense, Scale, Bilinear."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ import numpy as np
 
 from fluxax._activations import identity
 from fluxax._errors import short
-from fluxax._jax import is_tracer
 from fluxax._module import Module
-from fluxax.init import glorot_uniform, ones32, randn32
+from fluxax.init import glorot_uniform, ones32
 from fluxax.layers._place import refuse, unfit
 from fluxax.layers._shapes import (
-    as_array,
     as_input,
     drawn,
     floating,
     function,
     offset,
+    per_axis,
     sizes,
     unit,
     whole,
@@ -154,61 +153,70 @@ class Scale(Module):
         return [("", n) for n in self.scale.shape] + tail(self.activation, self.bias)
 
 
-class Embedding(Module):
-    """A table with a row of numbers for each index: `y[…, :] = weight[x[…], :]`.
+class Bilinear(Module):
+    """A product of two inputs with a weight for each pair of their features.
+
+        y[…, k] = activation(Σ x1[…, i] W[i, j, k] x2[…, j] + b[k])
 
     Args:
-        in_: how many indices there are, `0 … in - 1`.
-        out: how many numbers stand for each.
-        init: initialiser of the table, `init(in, out)`.
+        in_: the two numbers of input features `(in1, in2)`, or one number for both; or the
+            weights `W` themselves.
+        out: number of output features; with given weights the bias, as below.
+        activation: a function of an array.
+        bias: whether there is one, or the array of shape `(out,)`. It starts at zero.
+        init: initialiser of the weights, `init(in1, in2, out)`.
         rng: an int, a NumPy generator or a JAX key for `init`.
 
     Raises:
-        ValueError: for indices that are not integers or, where their values can be seen, that
-            are out of range. In compiled code such a row is NaN.
+        ValueError: for sizes below one, or inputs of other shapes or that differ in batch.
+        TypeError: where an argument is of the wrong kind.
+
+    Called with two inputs, with a tuple of them, or with one that counts as both.
 
     Example:
-        >>> import fluxax as fx, numpy as np
-        >>> table = fx.Embedding(10, 4)
-        >>> table(np.array([[1, 9, 0], [2, 2, 2]])).shape
-        (2, 3, 4)
-        >>> table(3).shape
-        (4,)
-
-    Takes one-hot input too: boolean, with the last axis of length `in`.
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> layer = fx.Bilinear((5, 6), 7, fx.tanh)
+        >>> layer(jnp.ones((2, 5)), jnp.ones((2, 6))).shape
+        (2, 7)
+        >>> fx.SkipConnection(fx.Dense(5, 6), fx.Bilinear((6, 5), 4))(jnp.ones((2, 5))).shape
+        (2, 4)
     """
 
-    def __init__(self, in_: int, out: int, *, init: Callable[..., Any] = randn32, rng: Any = None):
-        shape = (whole("Embedding", "in", in_), whole("Embedding", "out", out))
-        self.weight = drawn("Embedding", init, shape, rng)
+    def __init__(
+        self,
+        in_: Any,
+        out: Any = True,
+        activation: Callable[..., Any] = identity,
+        *,
+        bias: Any = True,
+        init: Callable[..., Any] = glorot_uniform,
+        rng: Any = None,
+    ):
+        if hasattr(in_, "shape") and np.ndim(in_) == 3:
+            self.weight = floating(in_)
+            bias = bias if out is True else out
+        elif out is True:
+            raise TypeError(f"Bilinear expects inputs and outputs, got only {short(in_)}.")
+        else:
+            shape = (*per_axis("Bilinear", "in", in_, 2), whole("Bilinear", "out", out))
+            self.weight = drawn("Bilinear", init, shape, rng)
+        self.bias = offset("Bilinear", bias, self.weight.shape[2:], self.weight)
+        self.activation = function("Bilinear", activation)
 
-    def __call__(self, x: Any) -> jax.Array:
-        rows = self.weight.shape[0]
-        index = as_index(self, x, rows)
-        if index.dtype != bool:
-            # A negative index would count from the end; here it is as wrong as one too large.
-            index = jnp.where(index < 0, rows, index)
-            return jnp.take(self.weight, index, axis=0, mode="fill", fill_value=jnp.nan)
-        if index.ndim == 0 or index.shape[-1] != rows:
-            raise refuse(self, f"(…, {rows}), if one-hot,", index)
-        return index.astype(self.weight.dtype) @ self.weight
+    def __call__(self, x1: Any, x2: Any = None) -> jax.Array:
+        if isinstance(x1, tuple) and len(x1) == 2 and x2 is None:
+            x1, x2 = x1
+        x1 = as_input(self, x1, self.weight)
+        x2 = x1 if x2 is None else as_input(self, x2, self.weight)
+        n1, n2, n_out = self.weight.shape
+        fits = x1.shape[-1:] == (n1,) and x2.shape[-1:] == (n2,)
+        if not fits or x1.shape[:-1] != x2.shape[:-1]:
+            expected = f"inputs of shapes (…, {n1}) and (…, {n2})"
+            raise unfit(self, f"expects {expected}, got {short(x1)} and {short(x2)}")
+        pairs = (x1 @ self.weight.reshape(n1, n2 * n_out)).reshape(*x2.shape, n_out)
+        return unit(jnp.einsum("...j,...jk->...k", x2, pairs), self.bias, self.activation)
 
     def _arguments(self) -> list[tuple[str, Any]]:
-        return [("", n) for n in self.weight.shape[-2:]]
-
-
-def as_index(layer: Any, x: Any, rows: int) -> jax.Array:
-    """Indices into a table, or one-hot input, as a JAX array; seen values are checked."""
-    index = jnp.asarray(x) if isinstance(x, (int, np.integer)) else as_array(layer, x)
-    if index.dtype == bool:
-        return index
-    if not jnp.issubdtype(index.dtype, jnp.integer):
-        raise unfit(
-            layer, f"expects integers, got {short(index)}", "Convert them with x.astype(int)."
-        )
-    if not is_tracer(index) and index.size:
-        low, high = int(np.min(index)), int(np.max(index))
-        if low < 0 or high >= rows:
-            wrong = low if low < 0 else high
-            raise unfit(layer, f"expects indices from 0 to {rows - 1}, got {wrong}")
-    return index.astype(jnp.int32) if index.dtype.itemsize < 4 else index
+        n1, n2, n_out = self.weight.shape
+        in_ = n1 if n1 == n2 else (n1, n2)
+        return [("", in_), ("", n_out), *tail(self.activation, self.bias)]
