@@ -207,7 +207,7 @@ MESSAGES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "mask word": (
         lambda: fx.MultiHeadAttention(4, nheads=1)(ones(2, 3, 4), mask="none"),
         ValueError,
-        "MultiHeadAttention expects mask \"causal\" or an array, got 'none'.",
+        "MultiHeadAttention(4, nheads=1) expects mask \"causal\" or an array of booleans, got 'none'.",
     ),
     "group norm": (
         lambda: fx.GroupNorm(4, 3),

@@ -1,6 +1,6 @@
 """Layers: callable objects made of arrays. Batch first, features or channels last."""
 
-from fluxax.layers._attention import MultiHeadAttention
+from fluxax.layers._attention import MultiHeadAttention, make_causal_mask, make_padding_mask
 from fluxax.layers._containers import (
     Chain,
     Maxout,
@@ -68,6 +68,8 @@ __all__ = [
     "GRUCell",
     "GRUv3Cell",
     "MultiHeadAttention",
+    "make_causal_mask",
+    "make_padding_mask",
     "SkipConnection",
     "Parallel",
     "PairwiseFusion",

@@ -16,7 +16,7 @@ from fluxax.init import glorot_uniform
 from fluxax.layers._dense import Dense
 from fluxax.layers._dropout import Dropout
 from fluxax.layers._place import refuse, unfit
-from fluxax.layers._shapes import as_input, one_rng, whole
+from fluxax.layers._shapes import as_input, one_rng, sequence_advice, whole
 
 
 class MultiHeadAttention(Module):
@@ -41,9 +41,10 @@ class MultiHeadAttention(Module):
 
     Called as `mha(q)`, `mha(q, k)` (then the values are `k`) or `mha(q, k, v)` with arrays
     `(N, T, features)`; `mask="causal"` lets no place see later ones, a boolean array `(Tq, Tk)`,
-    `(N, Tq, Tk)` or `(N, nheads, Tq, Tk)` is true for what may be seen. `bias` is added to the
-    scores before the softmax. Returns `y`, `(N, Tq, out)`, and with
-    `return_scores=True` the scores too, `(N, nheads, Tq, Tk)`. A row that sees nothing is NaN.
+    `(N, Tq, Tk)` or `(N, nheads, Tq, Tk)`, or with ones among these sizes, is true for what may be
+    seen: `make_padding_mask` makes one, and `&` combines it with `make_causal_mask`. `bias` is
+    added to the scores before the softmax. Returns `y`, `(N, Tq, out)`, and with `return_scores=True`
+    the scores too, `(N, nheads, Tq, Tk)`. Where nothing may be seen all scores are zero.
 
     Example:
         >>> import fluxax as fx, jax.numpy as jnp
@@ -104,9 +105,12 @@ class MultiHeadAttention(Module):
         logits = jnp.einsum("nqhd,nkhd->nhqk", q, k) / math.sqrt(q.shape[-1])
         if bias is not None:
             logits = logits + as_input(self, bias, logits)
-        if mask is not None:
-            logits = jnp.where(_seen(self, mask, logits), logits, -jnp.inf)
-        scores = softmax(logits)
+        if mask is None:
+            scores = softmax(logits)
+        else:  # a finite number in place of -∞, and zeros behind it: no NaN where nothing is seen
+            seen = _seen(self, mask, logits)
+            hidden = jnp.finfo(logits.dtype).min
+            scores = jnp.where(seen, softmax(jnp.where(seen, logits, hidden)), 0)
         mixed = jnp.einsum("nhqk,nkhd->nqhd", self.attn_drop(scores), v)
         y = self.out_proj(mixed.reshape(*mixed.shape[:2], -1))
         return (y, scores) if return_scores else y
@@ -116,7 +120,7 @@ class MultiHeadAttention(Module):
         x = as_input(self, x, proj.weight)
         n_in = proj.weight.shape[0]
         if x.ndim != 3 or x.shape[-1] != n_in:
-            raise refuse(self, f"(N, T, {n_in})", x)
+            raise refuse(self, f"(N, T, {n_in})", x, sequence_advice(x, n_in))
         y = proj(x)
         return y.reshape(*y.shape[:2], self.nheads, -1)
 
@@ -167,8 +171,8 @@ def _seen(layer: Any, mask: Any, logits: jax.Array) -> jax.Array:
     n_q, n_k = logits.shape[-2:]
     if isinstance(mask, str):
         if mask != "causal":
-            raise ValueError(f'MultiHeadAttention expects mask "causal" or an array, got {mask!r}.')
-        return jnp.arange(n_k) <= jnp.arange(n_q)[:, None]
+            raise unfit(layer, f'expects mask "causal" or an array of booleans, got {mask!r}')
+        return make_causal_mask(n_q, n_k)
     mask = jnp.asarray(mask)
     if mask.dtype != jnp.bool_:
         raise unfit(layer, f"expects a mask of booleans, got {short(mask)}")
@@ -179,3 +183,33 @@ def _seen(layer: Any, mask: Any, logits: jax.Array) -> jax.Array:
         raise unfit(
             layer, f"expects a mask that fits the scores {logits.shape}, got {short(mask)}"
         ) from None
+
+
+def make_causal_mask(n_q: int, n_k: int | None = None) -> jax.Array:
+    """A mask for attention in which no place sees later ones, `(n_q, n_k)`.
+
+    Args:
+        n_q: number of queries.
+        n_k: number of keys, as many if not given.
+
+    Example:
+        >>> make_causal_mask(3).astype(int).tolist()
+        [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    """
+    return jnp.arange(n_q if n_k is None else n_k) <= jnp.arange(n_q)[:, None]
+
+
+def make_padding_mask(lengths: Any, n_k: int) -> jax.Array:
+    """A mask for attention to sequences of different lengths in one array, `(N, 1, n_k)`.
+
+    Args:
+        lengths: how many keys of each sequence count, integers `(N,)`; the rest is padding.
+        n_k: number of keys in the array.
+
+    Example:
+        >>> make_padding_mask([1, 3], 3)[:, 0].astype(int).tolist()
+        [[1, 0, 0], [1, 1, 1]]
+        >>> (make_padding_mask([1, 3], 3) & make_causal_mask(3)).shape
+        (2, 3, 3)
+    """
+    return (jnp.arange(n_k) < jnp.asarray(lengths)[:, None])[:, None]

@@ -17,6 +17,7 @@ from fluxax.layers._place import refuse, unfit
 from fluxax.layers._shapes import (
     Pads,
     as_input,
+    channels_advice,
     drawn,
     function,
     offset,
@@ -167,9 +168,7 @@ def check_image(layer: Any, x: Any, channels: int | None, n: int) -> None:
     if x.ndim != n + 2:
         raise refuse(layer, expected, x)
     if channels is not None and x.shape[-1] != channels:
-        first = x.shape[1] == channels
-        advice = "Channels come last: jnp.moveaxis(x, 1, -1)." if first else ""
-        raise refuse(layer, expected, x, advice)
+        raise refuse(layer, expected, x, channels_advice(x, channels))
 
 
 def check_reach(layer: Any, x: Any, reach: Any, pad: Pads) -> None:

@@ -12,8 +12,16 @@ from fluxax._errors import short
 from fluxax._module import Module, is_training
 from fluxax.init import ones32, zeros32
 from fluxax.layers._dropout import mode
-from fluxax.layers._norm import batch_mode, moments, norm_arguments, normalised, number, track
-from fluxax.layers._place import refuse, unfit
+from fluxax.layers._norm import (
+    batch_mode,
+    check_channels,
+    moments,
+    norm_arguments,
+    normalised,
+    number,
+    track,
+)
+from fluxax.layers._place import unfit
 from fluxax.layers._shapes import as_input, drawn, function, whole
 
 
@@ -61,8 +69,7 @@ class GroupNorm(Module):
 
     def __call__(self, x: Any) -> jax.Array:
         x = as_input(self, x, self.scale)
-        if x.ndim < 2 or x.shape[-1] != self.ch:
-            raise refuse(self, f"(N, …, {self.ch})", x)
+        check_channels(self, x, 2)
         parts = x.reshape(*x.shape[:-1], self.groups, self.ch // self.groups)
         axes = (*range(1, x.ndim - 1), x.ndim)
         mean, var = (
@@ -131,8 +138,7 @@ class InstanceNorm(Module):
 
     def __call__(self, x: Any) -> jax.Array:
         x = as_input(self, x, self.scale)
-        if x.ndim < 3 or x.shape[-1] != self.ch:
-            raise refuse(self, f"(N, …, {self.ch})", x)
+        check_channels(self, x, 3)
         if not batch_mode(self):
             return normalised(self, x, self.mean, self.var)
         n = x[0, ..., 0].size

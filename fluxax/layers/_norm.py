@@ -16,7 +16,7 @@ from fluxax._module import Module, is_training, run
 from fluxax.init import ones32, zeros32
 from fluxax.layers._dropout import mode
 from fluxax.layers._place import refuse, unfit
-from fluxax.layers._shapes import as_input, drawn, function, sizes, whole
+from fluxax.layers._shapes import as_input, channels_advice, drawn, function, sizes, whole
 
 
 class BatchNorm(Module):
@@ -86,15 +86,18 @@ class BatchNorm(Module):
 
     def __call__(self, x: Any) -> jax.Array:
         x = as_input(self, x, self.scale)
-        if x.ndim < 2 or x.shape[-1] != self.ch:
-            first = x.ndim > 2 and x.shape[1] == self.ch
-            advice = "Channels come last: jnp.moveaxis(x, 1, -1)." if first else ""
-            raise refuse(self, f"(N, …, {self.ch})", x, advice)
+        check_channels(self, x, 2)
         mean, var = statistics(self, x, tuple(range(x.ndim - 1)))
         return normalised(self, x, mean, var)
 
     def _arguments(self) -> list[tuple[str, Any]]:
         return [("", self.ch), *norm_arguments(self, affine=True, track_stats=True)]
+
+
+def check_channels(layer: Any, x: Any, axes: int) -> None:
+    """Input must have at least so many axes, the last of them the channels."""
+    if x.ndim < axes or x.shape[-1] != layer.ch:
+        raise refuse(layer, f"(N, …, {layer.ch})", x, channels_advice(x, layer.ch))
 
 
 def number(who: str, what: str, value: Any, most: float = float("inf")) -> float:
@@ -120,9 +123,10 @@ def statistics(layer: Any, x: jax.Array, axes: tuple[int, ...]) -> tuple[Any, An
         return layer.mean, layer.var
     n = x.size // max(1, layer.ch)
     if n <= 1:
+        why = "in train mode" if is_training(layer) else "where it keeps no statistics"
         raise unfit(
             layer,
-            f"expects more than one value per channel in train mode, got {short(x)}",
+            f"expects more than one value per channel {why}, got {short(x)}",
             "Use a larger batch (DataLoader(..., partial=False) drops a short last one), "
             "or fx.testmode.",
         )

@@ -11,17 +11,26 @@ import numpy as np
 from jax import lax
 
 from fluxax._activations import sigmoid, tanh
+from fluxax._errors import short
 from fluxax._module import Module
 from fluxax.init import glorot_uniform
-from fluxax.layers._place import refuse
-from fluxax.layers._shapes import as_input, drawn, function, offset, one_rng, whole
+from fluxax.layers._place import refuse, unfit
+from fluxax.layers._shapes import (
+    as_input,
+    drawn,
+    function,
+    offset,
+    one_rng,
+    sequence_advice,
+    whole,
+)
 
 
 class Cell(Module):
     """What the cells share: `Wi` `(in, gates out)`, `Wh` `(out, gates out)` and a bias.
 
     A cell says how a step goes from `xs = x Wi + bias`, which the layers compute for all
-    times in one product.
+    times in one product. `init` draws `Wi`, and `Wh` too unless there is `init_recurrent`.
     """
 
     gates = 1
@@ -35,12 +44,13 @@ class Cell(Module):
         *,
         bias: Any = True,
         init: Callable[..., Any] = glorot_uniform,
+        init_recurrent: Callable[..., Any] | None = None,
         rng: Any = None,
     ):
         who, rng = type(self).__name__, one_rng(rng)
         n_in, n_out = whole(who, "in", in_), whole(who, "out", out)
         self.Wi = drawn(who, init, (n_in, self.gates * n_out), rng)
-        self.Wh = drawn(who, init, (n_out, self.gates * n_out), rng)
+        self.Wh = drawn(who, init_recurrent or init, (n_out, self.gates * n_out), rng)
         self.bias = offset(f"{who}({n_in}, {n_out})", bias, (self.gates * n_out,), self.Wi)
 
     def __call__(self, x: Any, state: Any = None) -> tuple[Any, Any]:
@@ -48,8 +58,7 @@ class Cell(Module):
         x = as_input(self, x, self.Wi)
         if x.ndim == 0 or x.shape[-1] != self.Wi.shape[0]:
             raise refuse(self, f"(…, {self.Wi.shape[0]})", x)
-        state = self.initial(x.shape[:-1]) if state is None else state
-        return self.step(self.inputs(x), state)
+        return self.step(self.inputs(x), start(self, self, x.shape[:-1], state))
 
     def inputs(self, x: jax.Array) -> jax.Array:
         """The part of a step that does not depend on the state."""
@@ -75,7 +84,7 @@ class RNNCell(Cell):
         in_: number of input features.
         out: number of output features.
         activation: a function of an array.
-        options: `bias`, `init`, `rng`, as in Dense.
+        options: `bias`, `init`, `rng`, as in Dense; `init_recurrent` for `Wh`.
 
     Called as `cell(x, h)`, or `cell(x)` to start from zeros; returns `(h', h')`, the output and
     the state.
@@ -109,7 +118,8 @@ class LSTMCell(Cell):
     Args:
         in_: number of input features.
         out: number of output features.
-        options: `bias`, `init`, `rng`, as in Dense. The bias of `f` starts at one.
+        options: `bias`, `init`, `rng`, as in Dense; `init_recurrent` for `Wh`. The bias of `f`
+            starts at one.
 
     Called as `cell(x, (h, c))`, or `cell(x)` to start from zeros; returns `(h', (h', c'))`.
 
@@ -153,7 +163,7 @@ class GRUCell(Cell):
     Args:
         in_: number of input features.
         out: number of output features.
-        options: `bias`, `init`, `rng`, as in Dense.
+        options: `bias`, `init`, `rng`, as in Dense; `init_recurrent` for `Wh`.
 
     Called as `cell(x, h)`, or `cell(x)` to start from zeros; returns `(h', h')`.
 
@@ -184,7 +194,7 @@ class GRUv3Cell(GRUCell):
     Args:
         in_: number of input features.
         out: number of output features.
-        options: `bias`, `init`, `rng`, as in Dense.
+        options: `bias`, `init`, `rng`, as in Dense; `init_recurrent` for `Wh`.
 
     Example:
         >>> import fluxax as fx, jax.numpy as jnp
@@ -204,24 +214,47 @@ class GRUv3Cell(GRUCell):
         return h, h
 
 
+def start(layer: Any, cell: Cell, batch: tuple[int, ...], state: Any) -> Any:
+    """The state to begin with: zeros, or what was given, for each observation or one for all."""
+    zeros = cell.initial(batch)
+    if state is None:
+        return zeros
+    state = tuple(state) if isinstance(state, list) else state
+    try:
+        return jax.tree.map(
+            lambda s, z: jnp.broadcast_to(jnp.asarray(s, z.dtype), z.shape), state, zeros
+        )
+    except (TypeError, ValueError):
+        wanted = ", ".join(str(z.shape) for z in jax.tree.leaves(zeros))
+        given = ", ".join(map(short, jax.tree.leaves(state)))
+        raise unfit(layer, f"expects a state of shape {wanted}, got {given}") from None
+
+
 class Recurrent(Module):
     """What the layers share: a cell, run over the time axis of `(N, T, in)`."""
 
+    kind: type[Cell]
     cell: Cell
+    return_state: bool
 
-    def __call__(self, x: Any, state: Any = None) -> jax.Array:
+    def __init__(self, in_: int, out: int, *, return_state: bool = False, **options: Any):
+        self.cell = self.kind(in_, out, **options)
+        self.return_state = bool(return_state)
+
+    def __call__(self, x: Any, state: Any = None) -> Any:
         x = as_input(self, x, self.cell.Wi)
         n_in = self.cell.Wi.shape[0]
         if x.ndim != 3 or x.shape[-1] != n_in:
-            advice = "Add a batch axis, x[None]." if x.ndim == 2 and x.shape[-1] == n_in else ""
-            raise refuse(self, f"(N, T, {n_in})", x, advice)
+            raise refuse(self, f"(N, T, {n_in})", x, sequence_advice(x, n_in))
         xs = jnp.swapaxes(self.cell.inputs(x), 0, 1)  # (T, N, gates out)
-        state = self.cell.initial(x.shape[:1]) if state is None else state
-        _, ys = lax.scan(lambda s, now: self.cell.step(now, s)[::-1], state, xs)
-        return jnp.swapaxes(ys, 0, 1)  # (N, T, out)
+        state = start(self, self.cell, x.shape[:1], state)
+        state, ys = lax.scan(lambda s, now: self.cell.step(now, s)[::-1], state, xs)
+        ys = jnp.swapaxes(ys, 0, 1)  # (N, T, out)
+        return (ys, state) if self.return_state else ys
 
     def _arguments(self) -> list[tuple[str, Any]]:
-        return self.cell._arguments()
+        shown = self.cell._arguments()
+        return [*shown, ("return_state", True)] if self.return_state else shown
 
 
 class RNN(Recurrent):
@@ -231,22 +264,28 @@ class RNN(Recurrent):
         in_: number of input features.
         out: number of output features.
         activation: a function of an array.
-        options: `bias`, `init`, `rng`, as in Dense.
+        return_state: whether the last state comes out too, `(y, h)`.
+        options: `bias`, `init`, `rng`, as in Dense; `init_recurrent` for `Wh`.
 
     Raises:
-        ValueError: for input that is not `(N, T, in)`.
+        ValueError: for input that is not `(N, T, in)`, or a state of another shape.
 
-    Called as `rnn(x)` it starts from zeros, as `rnn(x, h)` from `h`. It keeps no state between
-    calls.
+    Called as `rnn(x)` it starts from zeros, as `rnn(x, h)` from `h`, `(N, out)` or `(out,)`. It
+    keeps no state between calls.
 
     Example:
         >>> import fluxax as fx, jax.numpy as jnp
         >>> fx.RNN(3, 5)(jnp.ones((2, 7, 3))).shape
         (2, 7, 5)
+        >>> y, h = fx.RNN(3, 5, fx.relu, return_state=True)(jnp.ones((2, 7, 3)))
+        >>> y.shape, h.shape
+        ((2, 7, 5), (2, 5))
     """
 
+    kind = RNNCell
+
     def __init__(self, in_: int, out: int, activation: Callable[..., Any] = tanh, **options: Any):
-        self.cell = RNNCell(in_, out, activation, **options)
+        super().__init__(in_, out, activation=activation, **options)
 
 
 class LSTM(Recurrent):
@@ -255,22 +294,19 @@ class LSTM(Recurrent):
     Args:
         in_: number of input features.
         out: number of output features.
-        options: `bias`, `init`, `rng`, as in Dense.
+        return_state: whether the last state comes out too, `(y, (h, c))`.
+        options: `bias`, `init`, `rng`, as in Dense; `init_recurrent` for `Wh`.
 
-    Raises:
-        ValueError: for input that is not `(N, T, in)`.
-
-    Called as `lstm(x)` it starts from zeros, as `lstm(x, (h, c))` from those. It keeps no state
-    between calls.
+    Called as `lstm(x)` it starts from zeros, as `lstm(x, (h, c))` from those; else as RNN.
 
     Example:
         >>> import fluxax as fx, jax.numpy as jnp
-        >>> fx.LSTM(3, 5)(jnp.ones((2, 7, 3))).shape
-        (2, 7, 5)
+        >>> y, (h, c) = fx.LSTM(3, 5, return_state=True)(jnp.ones((2, 7, 3)))
+        >>> y.shape, h.shape, c.shape
+        ((2, 7, 5), (2, 5), (2, 5))
     """
 
-    def __init__(self, in_: int, out: int, **options: Any):
-        self.cell = LSTMCell(in_, out, **options)
+    kind = LSTMCell
 
 
 class GRU(Recurrent):
@@ -279,13 +315,10 @@ class GRU(Recurrent):
     Args:
         in_: number of input features.
         out: number of output features.
-        options: `bias`, `init`, `rng`, as in Dense.
+        return_state: whether the last state comes out too, `(y, h)`.
+        options: `bias`, `init`, `rng`, as in Dense; `init_recurrent` for `Wh`.
 
-    Raises:
-        ValueError: for input that is not `(N, T, in)`.
-
-    Called as `gru(x)` it starts from zeros, as `gru(x, h)` from `h`. It keeps no state between
-    calls.
+    Called as RNN is.
 
     Example:
         >>> import fluxax as fx, jax.numpy as jnp
@@ -293,8 +326,7 @@ class GRU(Recurrent):
         (2, 7, 5)
     """
 
-    def __init__(self, in_: int, out: int, **options: Any):
-        self.cell = GRUCell(in_, out, **options)
+    kind = GRUCell
 
 
 class GRUv3(Recurrent):
@@ -303,10 +335,10 @@ class GRUv3(Recurrent):
     Args:
         in_: number of input features.
         out: number of output features.
-        options: `bias`, `init`, `rng`, as in Dense.
+        return_state: whether the last state comes out too, `(y, h)`.
+        options: `bias`, `init`, `rng`, as in Dense; `init_recurrent` for `Wh`.
 
-    Raises:
-        ValueError: for input that is not `(N, T, in)`.
+    Called as RNN is.
 
     Example:
         >>> import fluxax as fx, jax.numpy as jnp
@@ -314,5 +346,4 @@ class GRUv3(Recurrent):
         (2, 7, 5)
     """
 
-    def __init__(self, in_: int, out: int, **options: Any):
-        self.cell = GRUv3Cell(in_, out, **options)
+    kind = GRUv3Cell

@@ -167,3 +167,17 @@ def as_input(layer: Any, x: Any, weight: Any = None) -> jax.Array:
     if weight is None or not jnp.issubdtype(weight.dtype, jnp.floating):
         return x.astype(jnp.float32) if x.dtype == bool else x
     return x.astype(weight.dtype)
+
+
+def channels_advice(x: Any, channels: int) -> str:
+    """The likely cause where an image has its channels elsewhere than last."""
+    first = x.ndim > 2 and x.shape[-1] != channels == x.shape[1]
+    return "Channels come last: jnp.moveaxis(x, 1, -1)." if first else ""
+
+
+def sequence_advice(x: Any, features: int) -> str:
+    """The likely cause where a sequence `(N, T, features)` is something else."""
+    if x.ndim == 2 and x.shape[-1] == features:
+        return "Add a batch axis, x[None]."
+    second = x.ndim == 3 and x.shape[-1] != features == x.shape[1]
+    return "Features come last: jnp.moveaxis(x, 1, -1)." if second else ""
