@@ -158,12 +158,6 @@ ERRORS = [
         "DataLoader expects seconds or None as timeout, got '1s'.",
     ),
     (
-        lambda: fx.DataLoader(X, workers=2, processes=True),
-        ValueError,
-        "DataLoader expects processes=False, got True. Processes are not available yet. "
-        "Use threads: workers=4.",
-    ),
-    (
         lambda: fx.DataLoader(X).load_state_dict(fx.DataLoader(X[:4]).state_dict()),
         ValueError,
         "load_state_dict expects the position in 6 observations, got one in 4. "

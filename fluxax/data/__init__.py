@@ -9,6 +9,7 @@ from fluxax.data._batch import batch, unbatch
 from fluxax.data._loader import DataLoader, eachobs
 from fluxax.data._observations import getobs, numobs
 from fluxax.data._onehot import onecold, onehot, onehotbatch
+from fluxax.data._place import obsrng
 from fluxax.data._split import kfolds, shuffleobs, splitobs
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "getobs",
     "kfolds",
     "numobs",
+    "obsrng",
     "onecold",
     "onehot",
     "onehotbatch",

@@ -14,9 +14,13 @@ from fluxax._errors import short
 from fluxax.data._gather import is_array
 from fluxax.data._observations import count, parts
 from fluxax.data._options import checked_collate, checked_state, flag, integer, seconds, whole
-from fluxax.data._order import Plan, Seed, new_seed, permutation
-from fluxax.data._pass import Pass, Reader
+from fluxax.data._order import Plan, Seed, following, new_seed, permutation
+from fluxax.data._pass import Pass, in_this_process
 from fluxax.data._pieces import Pieces, gatherable
+from fluxax.data._processes import Pool
+from fluxax.data._reader import Reader
+from fluxax.data._threads import Hands, Make
+from fluxax.data._worker import refuse_in_import
 
 
 class DataLoader:
@@ -43,9 +47,10 @@ class DataLoader:
             of observations; `False` gives that list; `True` stacks arrays from it, too.
         rng: what fixes the order: an int, a `numpy.random.Generator` or a JAX
             key; `None` follows `fx.seed`.
-        workers: threads that make batches ahead of time, 0 for none. The data
-            set is then read from several threads at once.
-        processes: use processes for workers; not available yet.
+        workers: how many threads make batches ahead of time, 0 for none. The
+            data set is then read from several threads at once.
+        processes: the workers are processes, for data sets and `collate`
+            functions that are busy in Python. Plain arrays stay in threads.
         prefetch: how many batches each worker makes ahead of time.
         timeout: seconds to wait for a batch from the workers, `None` for ever.
 
@@ -93,11 +98,8 @@ class DataLoader:
         self.workers = whole("workers", workers, 0)
         self.prefetch = whole("prefetch", prefetch, 1)
         self.timeout = seconds(timeout)
-        if flag("processes", processes):
-            raise ValueError(
-                "DataLoader expects processes=False, got True. Processes are not available yet. "
-                "Use threads: workers=4."
-            )
+        self.processes = flag("processes", processes)
+        self._pool: Pool | None = None
         self._seed = new_seed(rng)
         self._epoch = 0  # of the next pass
         self._resume: int | None = None  # where the next pass begins
@@ -116,12 +118,31 @@ class DataLoader:
         self._renew()
         seed, epoch, begin = self._seed.value, self._epoch, self._resume or 0
         order = permutation(self._count(), seed, epoch) if self.shuffle else None
-        plan = self._plan(order, begin)
+        plan = self._plan(order, begin, seed, epoch)
+        make, hands = self._workforce(plan)
         self._epoch, self._resume = epoch + 1, None
+        return Pass(make, plan, functools.partial(self._keep, seed, epoch), hands)
+
+    def _workforce(self, plan: Plan) -> tuple[Make, Hands | None]:
+        """What makes the batches of a plan, and who asks for them ahead of time."""
         reader = Reader(self.data, self.axis, self.collate, plan.single)
-        keep = functools.partial(self._keep, seed, epoch)
-        threads = (self.workers, self.workers * self.prefetch, self.timeout)
-        return Pass(reader, plan, keep, threads if self.workers else None)
+        if not self.workers:
+            return in_this_process(reader, plan), None
+        if not (self.processes and self.runs_user_code):  # arrays are gathered best where they are
+            ahead = self.workers * self.prefetch
+            return in_this_process(reader, plan), Hands(self.workers, ahead, self.timeout)
+        refuse_in_import()
+        if self._pool is None or len(self._pool) != self.workers:
+            self._pool = Pool(self.workers)
+        return self._pool.maker(reader, plan), self._pool.hands(self.prefetch, self.timeout)
+
+    def close(self) -> None:
+        """End the worker processes, if there are any; the next loop starts new ones."""
+        if self._pool is not None:
+            self._pool.stop()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pool": None}
 
     def __repr__(self) -> str:
         options = [f"batchsize={self.batchsize}"]
@@ -176,6 +197,16 @@ class DataLoader:
         self._received = seed, epoch, position
 
     @property
+    def follows(self) -> int | None:
+        """Internal: the loader's number among those made since `fx.seed`; `None` if it is pinned."""
+        self._renew()
+        return self._seed.number if self._seed.root is not None else None
+
+    def follow(self, number: int) -> None:
+        """Internal: take a new seed when `fx.seed` is called, as the loader of that number."""
+        self._seed = following(self._seed.value, number)
+
+    @property
     def runs_user_code(self) -> bool:
         """Internal: whether iterating calls anything but NumPy and JAX (a data set, a function)."""
         return callable(self.collate) or any(not is_array(part) for _, part in parts(self.data))
@@ -216,12 +247,12 @@ class DataLoader:
         elif self._received is not None and self._received[:2] == (seed, epoch):
             self._received = None
 
-    def _plan(self, order: np.ndarray | None, begin: int) -> Plan:
+    def _plan(self, order: np.ndarray | None, begin: int, seed: int = 0, epoch: int = 0) -> Plan:
         n = self._count()
         single = self.batchsize == -1
         size = 1 if single else max(min(self.batchsize, n), 1)
         end = n if self.partial else begin + (n - begin) // size * size
-        return Plan(order, begin, end, size, single)
+        return Plan(order, begin, end, size, single, seed, epoch)
 
 
 def eachobs(
@@ -258,7 +289,14 @@ def _too_large(n: int, batchsize: int) -> str:
     )
 
 
-_DEFAULTS = {"shuffle": False, "partial": True, "axis": 0, "collate": None, "workers": 0}
+_DEFAULTS = {
+    "shuffle": False,
+    "partial": True,
+    "axis": 0,
+    "collate": None,
+    "workers": 0,
+    "processes": False,
+}
 
 
 def _describe(data: Any) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from fluxax._errors import short
 from fluxax.data._gather import Where, checked_axis, is_array, take
+from fluxax.data._place import Place, indices_of, named
 
 
 def numobs(data: Any, axis: int = 0) -> int:
@@ -110,46 +111,43 @@ def like_tuple(pattern: tuple, values: Iterator[Any]) -> tuple:
     return make(values)
 
 
-def read(part: Any, where: Where, axis: int) -> Any:
+def read(part: Any, where: Where, axis: int, place: Place | None = None) -> Any:
     """The observations `where` of one part: an array, or items.
 
     >>> read(["a", "b", "c"], slice(1, 3), 0)
     ['b', 'c']
     """
-    return take(part, where, axis) if is_array(part) else items(part, where)
+    return take(part, where, axis) if is_array(part) else items(part, where, place)
 
 
-def items(part: Any, where: Where) -> Any:
-    """The item, or the list of items, at `where`; an error names the observation."""
+def items(part: Any, where: Where, place: Place | None = None) -> Any:
+    """The item, or the list of items, at `where`; an error names the observation.
+
+    Args:
+        place: is told what is being read.
+    """
+    place = place or Place(0, 0)
     if isinstance(where, int):
-        return _item(part, where)
-    indices = range(where.start, where.stop) if isinstance(where, slice) else where.tolist()
+        return _item(part, where, place)
+    indices = indices_of(where)
     whole = getattr(part, "__getitems__", None)  # PyTorch's and Hugging Face's word for a batch
     if whole is None:
-        return [_item(part, i) for i in indices]
+        return [_item(part, i, place) for i in indices]
+    place.among(indices)
     try:
-        return list(whole(list(indices)))
+        return list(whole(indices))
     except Exception as error:
-        _name_place(error, f"observations {', '.join(map(str, indices))}")
+        named(error, place)
         raise
 
 
-def _item(part: Any, i: int) -> Any:
+def _item(part: Any, i: int, place: Place) -> Any:
+    place.at(i)
     try:
         return part[i]
     except Exception as error:
-        _name_place(error, f"observation {i}")
+        named(error, place)
         raise
-
-
-def _name_place(error: Exception, place: str) -> None:
-    """Put the place into the error's sentence and leave its type, traceback and handlers alone."""
-    note = f"(while reading {place})"
-    plain = len(error.args) == 1 and isinstance(error.args[0], str)
-    if plain and type(error).__str__ is BaseException.__str__:
-        error.args = (f"{error.args[0]} {note}",)
-    else:
-        error.add_note(note)
 
 
 def count(data: Any, axis: int, who: str) -> int:

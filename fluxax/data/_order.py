@@ -72,6 +72,24 @@ def _enter() -> tuple[np.random.Generator, int]:
         return root, _loaders
 
 
+def made() -> int:
+    """How many loaders took a number since `fx.seed`."""
+    with _lock:
+        return _loaders if _root is _random._generator else 0
+
+
+def go_on(number: int) -> None:
+    """Count on from that many loaders, for the random numbers as they are now."""
+    global _root, _loaders
+    with _lock:
+        _root, _loaders = _random._generator, number
+
+
+def following(value: int, number: int) -> Seed:
+    """A seed that is taken anew when `fx.seed` is called, as that of the loader of that number."""
+    return Seed(value, _random._generator, number)
+
+
 def _child(root: np.random.Generator, number: int) -> int:
     source = cast(np.random.SeedSequence, root.bit_generator.seed_seq)
     child = np.random.SeedSequence(source.entropy, spawn_key=(_STREAM, number))
@@ -97,6 +115,7 @@ class Plan:
         end: where the last batch ends.
         size: of a batch.
         single: batches are single observations without a batch axis.
+        seed, epoch: what the order, and all else that is random in the pass, is drawn from.
     """
 
     order: np.ndarray | None
@@ -104,6 +123,8 @@ class Plan:
     end: int
     size: int
     single: bool
+    seed: int = 0
+    epoch: int = 0
 
     def __len__(self) -> int:
         return -(-max(self.end - self.begin, 0) // self.size)

@@ -1,118 +1,25 @@
-"""One pass over a loader's data: making batches, here or in threads, and keeping the place."""
+"""One pass over a loader's data: giving batches in order, and keeping the place."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from fluxax.data._batch import batch
-from fluxax.data._gather import Where, is_array
-from fluxax.data._observations import map_parts, read
 from fluxax.data._order import Plan
+from fluxax.data._place import Place
+from fluxax.data._reader import Reader
+from fluxax.data._threads import BatchTimeout, Hands, Make, Threads
 
 
-@dataclass(frozen=True, eq=False)
-class Reader:
-    """Reads one batch; holds all that a worker needs and nothing else.
-
-    Args:
-        collate: as for the loader.
-        single: read one observation without a batch axis.
-    """
-
-    data: Any
-    axis: int
-    collate: Any
-    single: bool
-
-    def __call__(self, where: Where) -> Any:
-        try:
-            return self._read(where)
-        except StopIteration as error:  # it would end the pass without a word
-            raise RuntimeError(
-                "DataLoader expects observations, got StopIteration from the data "
-                "set or from collate."
-            ) from error
-
-    def _read(self, where: Where) -> Any:
-        if self.single:
-            return map_parts(lambda part: read(part, where, self.axis), self.data)
-        if self.collate is None:
-            return map_parts(lambda part: self._part(part, where), self.data)
-        rows = self._rows(where)
-        if self.collate is False:
-            return rows
-        return batch(rows, self.axis) if self.collate is True else self.collate(rows)
-
-    def _part(self, part: Any, where: Where) -> Any:
-        taken = read(part, where, self.axis)
-        return taken if is_array(part) else batch(taken, self.axis)
-
-    def _rows(self, where: Where) -> list[Any]:
-        if not isinstance(self.data, (tuple, Mapping)) and not is_array(self.data):
-            return read(self.data, where, self.axis)
-        assert not isinstance(where, int)
-        indices = range(where.start, where.stop) if isinstance(where, slice) else where.tolist()
-        return [map_parts(partial(read, where=i, axis=self.axis), self.data) for i in indices]
+def in_this_process(reader: Reader, plan: Plan) -> Make:
+    """What makes the batches of a plan by reading them here."""
+    return partial(_make, reader, plan)
 
 
-class BatchTimeout(TimeoutError):
-    """A batch was not ready in time; it may still come."""
-
-
-class Threads:
-    """Makes the batches of a plan ahead of time, in order, in threads.
-
-    Args:
-        make: gives batch `k`; must not lead back to the pass, so that an
-            abandoned pass can be collected and takes its threads along.
-        ahead: at most so many batches are made before they are asked for.
-        timeout: seconds to wait for one batch, `None` for ever.
-    """
-
-    def __init__(
-        self,
-        make: Callable[[int], Any],
-        total: int,
-        workers: int,
-        ahead: int,
-        timeout: float | None,
-    ) -> None:
-        self._make, self._total, self._ahead, self._timeout = make, total, ahead, timeout
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="fluxax-loader")
-        self._futures: dict[int, Future] = {}
-
-    def get(self, k: int) -> Any:
-        """Batch `k`; then the next ones are begun, to be made while this one is used."""
-        self._begin(k)
-        future = self._futures[k]
-        if self._timeout is not None and not wait([future], self._timeout).done:
-            raise BatchTimeout(
-                f"DataLoader expects a batch within timeout={self._timeout} s, got none "
-                f"for batch {k} of this pass. Raise `timeout`, or see what the data set waits for."
-            )
-        result = future.result()
-        self._begin(k + 1)
-        return result
-
-    def _begin(self, k: int) -> None:
-        for old in [j for j in self._futures if j < k]:
-            self._futures.pop(old).cancel()
-        for j in range(k, min(k + self._ahead, self._total)):
-            if j not in self._futures:
-                self._futures[j] = self._pool.submit(self._make, j)
-
-    def close(self) -> None:
-        """Start nothing more; what runs ends by itself."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _make(reader: Reader, plan: Plan, k: int) -> Any:
-    return reader(plan.where(k))
+def _make(reader: Reader, plan: Plan, k: int, place: Place) -> Any:
+    return reader(plan.where(k), place)
 
 
 class Pass(Iterator[Any]):
@@ -127,26 +34,26 @@ class Pass(Iterator[Any]):
     of this pass; `finish()` that the pass is over.
 
     Args:
+        make: reads a batch, here or in a worker; must not lead back to the pass.
         keep: is told the position, in observations, whenever it changes, and
             `None` at the end of the pass.
     """
 
     def __init__(
         self,
-        reader: Reader,
+        make: Make,
         plan: Plan,
         keep: Callable[[int | None], None],
-        threads: tuple[int, int, float | None] | None = None,
+        hands: Hands | None = None,
     ) -> None:
         self.plan = plan
-        self._make = partial(_make, reader, plan)
+        self._make = make
         self._keep = keep
         self._next = 0
         self._over = False
         self._threads: Threads | None = None
-        if threads is not None:
-            workers, ahead, timeout = threads
-            self._threads = Threads(self._make, len(plan), workers, ahead, timeout)
+        if hands is not None:
+            self._threads = Threads(make, plan, hands)
             weakref.finalize(self, self._threads.close)
         self._keep(plan.begin)
 
@@ -171,7 +78,9 @@ class Pass(Iterator[Any]):
 
     def fetch(self, k: int) -> Any:
         """Batch `k` of this pass, not counted as received."""
-        return self._make(k) if self._threads is None else self._threads.get(k)
+        if self._threads is not None:
+            return self._threads.get(k)
+        return self._make(k, Place(self.plan.seed, self.plan.epoch))
 
     def mark(self, k: int) -> None:
         """The user has received the first `k` batches of this pass."""

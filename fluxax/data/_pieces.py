@@ -64,8 +64,12 @@ class Pieces:
 
     def advance(self, n: int) -> None:
         """The user has received `n` more batches of this pass."""
-        self._done += n
-        self._pass.mark(self._done)
+        self.mark(self._done + n)
+
+    def mark(self, k: int) -> None:
+        """The user has received the first `k` batches of this pass."""
+        self._done = k
+        self._pass.mark(k)
 
     def finish(self) -> None:
         """The pass is over: the loader stands at the start of the next epoch."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from fluxax import _random
 from fluxax._errors import short
 from fluxax.data._gather import is_array
-from fluxax.data._observations import count, items, map_parts, read
+from fluxax.data._observations import count, map_parts, read
 
 
 class Subset:
@@ -27,11 +27,13 @@ class Subset:
         return len(self.indices)
 
     def __getitem__(self, i: int) -> Any:
-        return items(self.data, int(self.indices[i]))
+        return self.data[int(self.indices[i])]
 
-    def __getitems__(self, indices: list[int]) -> list[Any]:
+    @property
+    def __getitems__(self) -> Callable[[list[int]], list[Any]]:
         """Many at once, for data sets that can."""
-        return items(self.data, self.indices[np.asarray(indices, dtype=np.intp)])
+        whole = self.data.__getitems__
+        return lambda indices: whole([int(self.indices[i]) for i in indices])
 
     def __repr__(self) -> str:
         return f"Subset of {len(self)} observations of {short(self.data)}"
