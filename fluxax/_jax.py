@@ -17,9 +17,11 @@ from jax._src import config as _config
 from jax._src import core as _core
 from jax._src.array import ArrayImpl as _ArrayImpl
 from jax._src.interpreters import ad as _ad
+from jax._src.lax import lax as _lax
 
 Tracer: Any = _core.Tracer
 eval_jaxpr: Any = _core.eval_jaxpr
+jaxprs_in_params: Any = _core.jaxprs_in_params
 
 #: The class of concrete arrays; `type(x) is ArrayImpl` is how generated guards know one.
 ArrayImpl: type = _ArrayImpl
@@ -40,6 +42,11 @@ def beside(host: Any, like: Any) -> Any:
     """
     firm = type(like) is ArrayImpl and like.committed
     return jax.device_put(host, like.sharding if firm else None)
+
+
+def weak(array: Any) -> Any:
+    """The same numbers with a weak type, as `jnp.full(3, 1.0)` has one: it gives way to others."""
+    return _lax._convert_element_type(array, weak_type=True)
 
 
 def tracing() -> bool:

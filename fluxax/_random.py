@@ -59,3 +59,24 @@ def generator(rng: Any = None) -> np.random.Generator:
     raise TypeError(
         f"rng expects an int, a numpy.random.Generator or a JAX key, got {type(rng).__name__}."
     )
+
+
+def position() -> dict[str, Any]:
+    """Where the random numbers behind `seed` stand, as plain values."""
+    with _lock:
+        source: Any = _generator.bit_generator.seed_seq
+        return {"entropy": source.entropy, "state": dict(_generator.bit_generator.state)}
+
+
+def at_position(position: dict[str, Any]) -> np.random.Generator:
+    """A generator that stands where `position` was taken, for `install`."""
+    new = np.random.Generator(np.random.PCG64(position["entropy"]))
+    new.bit_generator.state = position["state"]
+    return new
+
+
+def install(new: np.random.Generator) -> None:
+    """Let the random numbers behind `seed` go on from another generator."""
+    global _generator
+    with _lock:
+        _generator = new

@@ -1,0 +1,203 @@
+"""save and load: the front of the room."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jaxlib.version
+import numpy as np
+
+from fluxax import _random
+from fluxax._checkpoint._file import pack, read
+from fluxax._checkpoint._fill import fill_thing
+from fluxax._checkpoint._filling import Difference, Filling
+from fluxax._checkpoint._notes import Writer
+from fluxax._checkpoint._restore import Contents
+from fluxax._checkpoint._values import decoded, encoded
+from fluxax._checkpoint._write import replace
+from fluxax._errors import short, warn
+from fluxax.data import _order
+
+_MOST_LINES = 12  # of differences in an error
+
+
+def save(path: Any, **things: Any) -> None:
+    """Keep things in one file, which is replaced as a whole: never half a checkpoint.
+
+    The file is in the safetensors format, with a JSON manifest and checksums inside. The state of
+    the random numbers behind `fx.seed` is kept with it.
+
+    Args:
+        path: of the file; its folder must exist.
+        things: by name: models and other trees of arrays, state trees, loaders (their position),
+            NumPy's random generators, and plain values (numbers, text, bytes, `None`, lists,
+            tuples, dicts, sets).
+
+    Raises:
+        TypeError: for what cannot be kept, such as a function or an object of another class.
+        OSError: if the file cannot be written; what stood there is as it was.
+
+    Example:
+        >>> import fluxax as fx, os, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "run.safetensors")
+        >>> model = fx.Dense(2, 3)
+        >>> opt_state = fx.setup(fx.Adam(), model)
+        >>> fx.save(path, model=model, opt_state=opt_state, epoch=3)
+        >>> fx.load(path, model=model, opt_state=opt_state)["epoch"]
+        3
+    """
+    if not things:
+        raise ValueError("save expects something to keep, got only a path. Write model=model.")
+    write(_path("save", path), things)
+
+
+def write(path: Path, things: dict[str, Any], **more: Any) -> None:
+    """Write a checkpoint, with further plain entries in its manifest."""
+    writer = Writer()
+    notes = {}
+    for name, value in things.items():
+        try:
+            notes[name] = writer.thing(name, value)
+        except RecursionError:
+            raise ValueError(
+                f"save expects a tree, got one that contains itself at {name}."
+            ) from None
+    manifest = {
+        "written": versions(),
+        "things": notes,
+        "leaves": writer.leaves,
+        "random": {
+            **{k: encoded(v) for k, v in _random.position().items()},
+            "loaders": _order.made(),
+        },
+        **more,
+    }
+    replace(path, pack(manifest, writer.arrays))
+
+
+def versions() -> dict[str, str]:
+    """The versions that a checkpoint is written with."""
+    return {
+        "fluxax": sys.modules["fluxax"].__version__,
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.version.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def load(path: Any, *, strict: bool = True, **things: Any) -> dict[str, Any]:
+    """Read what `save` wrote, and fill what is given in place: all of it or nothing.
+
+    Every checksum is checked first. No code of the file's choosing is run.
+
+    Args:
+        path: of the file.
+        strict: refuse things that are not nested like those in the file. With `False`, fill what
+            fits and say in a warning what did not.
+        things: by name, as in `save`: the objects to fill. Plain lists, dicts and sets are filled
+            too; numbers, text and JAX arrays cannot be changed: take them from the result.
+
+    Returns:
+        Everything in the file by name: the filled objects, and what was not given as plain data
+        (a model as a tree of Nodes, which `loadmodel` takes; of a loader its `state_dict`).
+
+    Where a state tree, a loader or a random generator is given, which go on with a run, the random
+    numbers behind `fx.seed` go on too, from where they stood.
+
+    Raises:
+        ValueError: if the file is damaged, of a newer format, or does not fit; nothing is changed.
+        OSError: if the file cannot be read.
+
+    Example:
+        >>> import fluxax as fx, os, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "run.safetensors")
+        >>> fx.save(path, model=fx.Dense(2, 3))
+        >>> fx.load(path, model=fx.Dense(2, 4))
+        Traceback (most recent call last):
+        ...
+        ValueError: load expects things nested like those in the checkpoint, got 2 differences:
+          model.weight: f32[2,3] in the checkpoint, f32[2,4] here
+          model.bias: f32[3] in the checkpoint, f32[4] here
+        Build them as they were, or pass strict=False to fill what fits.
+    """
+    contents = Contents(*_read(_path("load", path)))
+    filling = Filling(contents)
+    for name in things:
+        if name not in contents.things:
+            known = ", ".join(contents.things)
+            filling.differences.append(
+                Difference(f"{name}: not in the checkpoint, which has {known}")
+            )
+    given = [name for name in contents.things if name in things]
+    filled = {name: fill_thing(filling, name, things[name]) for name in given}
+    if filling.differences and strict:
+        raise ValueError(_refusal(filling.differences))
+    others = {k: contents.value(v) for k, v in contents.things.items() if k not in filled}
+    if filling.resuming:
+        generator = _random.at_position(
+            {k: decoded(contents.random[k]) for k in ("entropy", "state")}
+        )
+        filling.actions.insert(0, lambda: _go_on(generator, contents.random["loaders"]))
+    filling.commit()
+    if filling.differences:
+        warn(_report(filling.differences))
+    return {k: filled[k] if k in filled else others[k] for k in contents.things}
+
+
+def _go_on(generator: np.random.Generator, loaders: int) -> None:
+    _random.install(generator)
+    _order.go_on(loaders)
+
+
+def _refusal(differences: list[Difference]) -> str:
+    lines = [f"  {d.text}" for d in differences[:_MOST_LINES]]
+    if len(differences) > _MOST_LINES:
+        lines.append(f"  and {len(differences) - _MOST_LINES} more")
+    count = f"{len(differences)} difference{'s' if len(differences) > 1 else ''}"
+    return "\n".join(
+        [
+            f"load expects things nested like those in the checkpoint, got {count}:",
+            *lines,
+            "Build them as they were, or pass strict=False to fill what fits.",
+        ]
+    )
+
+
+def _report(differences: list[Difference]) -> str:
+    lines = [f"  {d.text}: {d.done}" for d in differences]
+    return "\n".join(["load filled what fits. What did not:", *lines])
+
+
+def _path(who: str, path: Any) -> Path:
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(
+            f"{who} expects a path first, got {short(path)}. Write {who}(path, model=model)."
+        )
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{who} expects the path of a file, got the folder {str(path)!r}.")
+    if who == "save" and not path.absolute().parent.is_dir():
+        raise FileNotFoundError(
+            f"save expects a folder that is there, got {str(path)!r}. "
+            f"Make {str(path.parent)!r} first."
+        )
+    return path
+
+
+def _read(path: Path) -> Any:
+    try:
+        return read(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"load expects a checkpoint, got {str(path)!r}, which is not there."
+        ) from None
+    except OSError as error:
+        raise OSError(
+            error.errno, f"load could not read the checkpoint: {error.strerror}", str(path)
+        ) from None

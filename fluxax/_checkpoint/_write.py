@@ -1,0 +1,109 @@
+"""Writing a file so that its name stands for the old contents or the new, never for half."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows: what a killed save leaves behind stays there
+    fcntl = None
+
+
+def replace(path: Path, pieces: Iterable[Any]) -> None:
+    """Write the pieces beside a file, sync them, rename them over it, sync the folder.
+
+    Raises:
+        OSError: with the system's reason; the file is as it was, and nothing is left behind.
+    """
+    path = Path(os.path.realpath(path))  # the file that a link names is replaced, not the link
+    try:
+        _clean(path)
+        with _temporary(path) as (file, name):
+            for piece in pieces:
+                _write(file, piece)
+            os.fsync(file)
+            os.replace(name, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(
+            error.errno,
+            f"save could not write the checkpoint: {reason}. What stood there is as it was. "
+            "Make room, or save to another folder",
+            str(path),
+        ) from None
+
+
+def _write(file: int, piece: Any) -> None:
+    """Write all of a piece, however little the system takes at a time."""
+    rest = memoryview(piece).cast("B")
+    while rest:
+        rest = rest[os.write(file, rest[: 1 << 30]) :]
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[tuple[int, Path]]:
+    """A new file in the same folder, locked while it is open and gone afterwards."""
+    while True:
+        name = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+        file = os.open(
+            name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666
+        )
+        try:
+            if _locked(file) and name.exists():
+                with contextlib.suppress(OSError):
+                    os.chmod(name, stat.S_IMODE(path.stat().st_mode))
+                yield file, name
+                return
+        finally:
+            os.close(file)
+            with contextlib.suppress(OSError):
+                name.unlink()
+
+
+def _locked(file: int) -> bool:
+    """Lock a file for as long as it is open here; false if somebody else has."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _clean(path: Path) -> None:
+    """Remove what saves to this name left behind when they were killed: nobody locks it."""
+    if fcntl is None:
+        return
+    for name in path.parent.glob(f".{_literal(path.name)}.*.tmp"):
+        with contextlib.suppress(OSError):
+            file = os.open(name, os.O_WRONLY)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                name.unlink()
+            finally:
+                os.close(file)
+
+
+def _literal(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let the rename survive a power cut, where the system can."""
+    if os.name == "posix":
+        file = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
