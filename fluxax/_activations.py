@@ -43,12 +43,14 @@ __all__ = [
     "rrelu",
     "selu",
     "sigmoid",
+    "sigmoid_fast",
     "softmax",
     "softplus",
     "softshrink",
     "softsign",
     "swish",
     "tanh",
+    "tanh_fast",
     "tanhshrink",
     "trelu",
 ]
@@ -173,9 +175,6 @@ def softshrink(x: Input, lam: float = 0.5) -> jax.Array:
     return jnp.where(jnp.abs(x) <= lam, 0, x - lam * jnp.sign(x))
 
 
-# --- exponential --------------------------------------------------------------------------
-
-
 def elu(x: Input, alpha: float = 1.0) -> jax.Array:
     """Exponential linear unit: `x` where `x > 0`, else `alpha (exp(x) - 1)`.
 
@@ -262,6 +261,10 @@ def tanh(x: Input) -> jax.Array:
     return jnp.tanh(x)
 
 
+#: NNlib's fast ones have a few wrong bits; XLA's are fast as they are.
+sigmoid_fast, tanh_fast = sigmoid, tanh
+
+
 def softsign(x: Input) -> jax.Array:
     """`x / (1 + |x|)`.
 
@@ -278,9 +281,6 @@ def tanhshrink(x: Input) -> jax.Array:
     [0.0, 99.0]
     """
     return x - jnp.tanh(x)
-
-
-# --- gated --------------------------------------------------------------------------------
 
 
 def swish(x: Input) -> jax.Array:

@@ -159,6 +159,22 @@ def test_integers(name, options, formula) -> None:
     np.testing.assert_allclose(got, formula(x.astype(float)), rtol=1e-5, atol=1e-6)
 
 
+NNLIB = (
+    "celu elu gelu gelu_tanh gelu_erf gelu_sigmoid hardsigmoid sigmoid sigmoid_fast hardswish "
+    "hardtanh leakyrelu lisht logcosh logsigmoid mish relu relu6 rrelu selu softplus softshrink "
+    "softsign swish tanhshrink tanh tanh_fast trelu glu softmax logsoftmax"
+)
+
+
+def test_all_of_nnlib_is_there() -> None:
+    assert all(callable(getattr(fx, name, None)) for name in NNLIB.split())
+    tested = {name for name, _, _ in TABLE}
+    assert set(NNLIB.split()) - tested == {
+        *("sigmoid_fast", "tanh_fast"),  # other names for what is tested
+        *("rrelu", "glu", "softmax", "logsoftmax"),  # below
+    }
+
+
 def test_relu_keeps_integers() -> None:
     assert fx.relu(jnp.arange(3)).dtype == jnp.int32
 

@@ -43,8 +43,9 @@ class MultiHeadAttention(Module):
     `(N, T, features)`; `mask="causal"` lets no place see later ones, a boolean array `(Tq, Tk)`,
     `(N, Tq, Tk)` or `(N, nheads, Tq, Tk)`, or with ones among these sizes, is true for what may be
     seen: `make_padding_mask` makes one, and `&` combines it with `make_causal_mask`. `bias` is
-    added to the scores before the softmax. Returns `y`, `(N, Tq, out)`, and with `return_scores=True`
-    the scores too, `(N, nheads, Tq, Tk)`. Where nothing may be seen all scores are zero.
+    added to the scores before the softmax. Returns `y`, `(N, Tq, out)`, and with
+    `return_scores=True` the scores too, `(N, nheads, Tq, Tk)`. Where nothing may be seen
+    all scores are zero.
 
     Example:
         >>> import fluxax as fx, jax.numpy as jnp
