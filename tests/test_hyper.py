@@ -22,18 +22,15 @@ from fluxax.optimisers._hyper import Pack, PackFull, pack_dtype
 from fluxax.optimisers._modifiers import ClipGrad, ClipNorm, WeightDecay
 from fluxax.optimisers._rule import (
     Rule,
-    array_view,
     check_rule,
     fields_of,
     holders,
-    hyper_view,
     hyperparameters,
-    room,
-    static_view,
     unknown_field,
     version,
     watched,
 )
+from fluxax.optimisers._views import array_view, hyper_view, room, static_view
 
 X, G = jnp.ones(3), jnp.array([0.5, -2.0, 0.0])
 

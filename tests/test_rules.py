@@ -32,7 +32,8 @@ from fluxax.optimisers._combine import OptimiserChain
 from fluxax.optimisers._descent import Descent, Momentum, Nesterov, Rprop
 from fluxax.optimisers._hyper import Pack, pack_dtype
 from fluxax.optimisers._modifiers import ClipGrad, ClipNorm, SignDecay, WeightDecay
-from fluxax.optimisers._rule import fields_of, hyper_view, room
+from fluxax.optimisers._rule import fields_of
+from fluxax.optimisers._views import hyper_view, room
 from tests.rule_formulas import ORACLES, start
 
 STEPS = 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fluxax import _tree
-from fluxax.optimisers._rule import changed, holders, hyperparameters, unknown_field
+from fluxax.optimisers._rule import assignments, changed, hyperparameters, unknown_field
 from fluxax.optimisers._state import Leaf, leaves_of
 
 
@@ -42,10 +42,10 @@ def adjust(tree: Any, eta: Any = None, **fields: Any) -> None:
         )
     plan: list[tuple[Any, str, Any]] = []
     for name, value in fields.items():
-        found = [rule for leaf in leaves for rule in holders(leaf.rule, name)]
+        found = [one for leaf in leaves for one in assignments(leaf.rule, name, value)]
         if not found:
             raise ValueError(_nobody(leaves, name))
-        plan += [(rule, name, _checked(rule, name, value)) for rule in found]
+        plan += [(rule, field, _checked(rule, field, new)) for rule, field, new in found]
     for rule, name, value in plan:
         setattr(rule, name, value)
 

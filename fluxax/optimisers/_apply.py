@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from typing import Any, NamedTuple
 
 import jax
@@ -11,120 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fluxax._module import static_key
 from fluxax.optimisers._hold import LeafStep, shared_scalars
-from fluxax.optimisers._hyper import Pack, pack_dtype, real_dtype
-from fluxax.optimisers._rule import (
-    array_view,
-    fields_of,
-    hyper_view,
-    is_rule,
-    room,
-    rows_view,
-    rules_in,
-    schedules_in,
-    static_view,
-    timed,
-    watched,
-)
-from fluxax.optimisers._state import Leaf, Slot
-
-_VIEWS = ("hyper", "array", "static")
-_views: dict[Any, str] = {}  # by the classes in a rule: how its numbers stand in a program
-
-
-def _classes(rule: Any) -> tuple[type, ...]:
-    return tuple(type(r) for r in rules_in(rule))
-
-
-def settle_view(rule: Any, leaf: Leaf) -> None:
-    """Find out, by an abstract trace, how a rule's numbers can stand in a program."""
-    if _classes(rule) in _views:
-        return
-    x = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-    vector = jax.ShapeDtypeStruct((size_for([rule]),), pack_dtype())
-    count = jax.ShapeDtypeStruct((), np.int32)
-
-    def attempt(vector: Any, state: Any, x: Any, count: Any) -> Any:
-        return _apply_one(_now(rule, count, x), Pack(vector), 0, state, x, x)[1]
-
-    jax.eval_shape(attempt, vector, leaf.abstract_state(), x, count)
-
-
-def has_constants(rule: Any) -> bool:
-    """Whether a rule's numbers are constants of its programs, because it branches on them."""
-    return _views.get(_classes(rule)) == "static"
-
-
-def signature(leaf: Leaf) -> Any:
-    """What of a leaf a program depends on: everything but its numbers."""
-    return (
-        rule_signature(leaf.rule),
-        leaf.structure,
-        tuple(leaf.slots),
-        leaf.shape,
-        leaf.dtype,
-        leaf.clock,
-    )
-
-
-def rule_signature(rule: Any) -> Any:
-    """What of a rule a program depends on: its class, static fields and schedules."""
-    return _rule_signature(rule, has_constants(rule))
-
-
-def _rule_signature(rule: Any, fixed: bool) -> Any:
-    static, names = getattr(rule, "static", ()), fields_of(rule)
-    return (
-        type(rule),
-        tuple((n, _field_signature(getattr(rule, n), fixed or n in static)) for n in names),
-    )
-
-
-def _field_signature(value: Any, static: bool) -> Any:
-    if is_rule(value):
-        return _rule_signature(value, static)
-    if isinstance(value, (tuple, list)):
-        return tuple(_field_signature(v, static) for v in value)
-    if (
-        not static
-        and isinstance(value, (int, float, np.generic))
-        and not isinstance(value, (bool, np.bool_))
-    ):
-        return "number"
-    return static_key(value)
-
-
-class Numbers:
-    """The hyperparameters of a program: where they lie in its vector, and the vector now."""
-
-    def __init__(self, size: int):
-        self.size = size
-        self.pack: Pack | None = None
-
-    def placeholder(self) -> Any:
-        """A vector of the right size, for a trace."""
-        return jax.ShapeDtypeStruct((self.size,), pack_dtype())
-
-    def vector(self, rules: list[Any]) -> Any:
-        """The vector for rules as they are; a trace must have come before."""
-        assert self.pack is not None
-        return jax.device_put(self.pack.values(rules))
-
-
-class Template(NamedTuple):
-    """What of a leaf is needed to trace its step."""
-
-    rule: Any
-    structure: Any  # of its state
-    slots: list[Slot]
-    shape: tuple[int, ...]
-    clock: int  # which count says how many steps it has taken
-
-
-def template(leaf: Leaf) -> Template:
-    """What of a leaf is needed to trace its step."""
-    return Template(leaf.rule, leaf.structure, list(leaf.slots), leaf.shape, leaf.clock)
+from fluxax.optimisers._hyper import Pack
+from fluxax.optimisers._meeting import Speaker, WholeTree, converse, speaking
+from fluxax.optimisers._programs import Numbers as Numbers
+from fluxax.optimisers._programs import Template, apply_one, now
+from fluxax.optimisers._programs import size_for as size_for
+from fluxax.optimisers._programs import template as template
+from fluxax.optimisers._rule import rules_in
+from fluxax.optimisers._state import Slot
+from fluxax.optimisers._taken import take
+from fluxax.optimisers._views import rows_view
 
 
 def apply_rules(
@@ -143,9 +39,12 @@ def apply_rules(
             alone.append(k)
         else:
             together.setdefault(block.i, {})[block.row or 0] = k
-    step.alone(alone)
-    for rows in together.values():
-        step.in_rows(rows)
+    units = [step.alone_unit(k) for k in alone]
+    rows = [step.rows_unit(members) for members in together.values()]
+    converse([u.speaker for u in (*units, *rows) if u.speaker], until_answered=True)
+    step.alone(alone, units)
+    for members, unit in zip(together.values(), rows, strict=True):
+        step.in_rows(members, unit)
     numbers.pack = step.pack  # now that it is whole
     return step.new_arrays, step.counted(), step.new_xs
 
@@ -159,6 +58,32 @@ class Inputs(NamedTuple):
     good: Any = None  # a flag that holds everything back where it is false
 
 
+class _Unit(NamedTuple):
+    """What is traced as one: a leaf, or the leaves that share arrays."""
+
+    apply: Any
+    old: list[Any]  # its state, flat
+    x: Any
+    dx: Any
+    speaker: Speaker | None  # if its rule looks at the whole tree
+
+    def step(self, vector: Any) -> LeafStep:
+        """The step as a jaxpr; what it asks must have been answered."""
+        with speaking(self.speaker):
+            return LeafStep(self.apply, self.old, self.x, self.dx, vector)
+
+
+def _unit(rule: Any, apply: Any, old: list[Any], x: Any, dx: Any, real: Any, place: Any) -> _Unit:
+    asks = any(isinstance(r, WholeTree) for r in rules_in(rule))
+    speaker = Speaker(rule, lambda: apply(old, x, dx), real, place) if asks else None
+    return _Unit(apply, old, x, dx, speaker)
+
+
+def _row_slots(leaf: Template) -> list[Slot]:
+    """Where the states of leaves that share arrays begin, from the slots of one of them."""
+    return [s._replace(i=s.i - (s.row or 0) if s.sort == "count" else s.i) for s in leaf.slots]
+
+
 class _Step:
     """One trace of the rules of all leaves."""
 
@@ -168,27 +93,29 @@ class _Step:
         self.pack = Pack(inputs.vector)
         self.new_xs, self.new_arrays = list(xs), list(inputs.arrays)
         self.new_counts: dict[int, Any] = {}  # by position: a vector that starts there
+        self.written: set[tuple[str, int]] = set()  # states of leaves with arrays of their own
 
-    def alone(self, ks: list[int]) -> None:
+    def alone_unit(self, k: int) -> _Unit:
+        """The step of a leaf with arrays of its own."""
+        leaf, x = self.leaves[k], self.xs[k]
+        rule = now(leaf.rule, self.counts[leaf.clock], x)
+
+        def apply(state: list[Any], x: Any, dx: Any) -> tuple[list[Any], Any, Any]:
+            whole = jax.tree.unflatten(leaf.structure, state)
+            new, new_x, taken = apply_one(rule, self.pack, k, whole, x, dx)
+            return leaf.structure.flatten_up_to(new), new_x, taken
+
+        old = [self.counts[s.i] if s.sort == "count" else self.arrays[s.i] for s in leaf.slots]
+        return _unit(leaf.rule, apply, old, x, self.grads[k], None, leaf.place)
+
+    def alone(self, ks: list[int], units: list[_Unit]) -> None:
         """The steps of leaves with arrays of their own; what is scalar in them, together."""
         groups: dict[Any, list[tuple[int, LeafStep]]] = {}
-        for k in ks:
-            step = self._trace(k)
+        for k, unit in zip(ks, units, strict=True):
+            step = unit.step(self.pack.vector)
             groups.setdefault(step.scalars.key, []).append((k, step))
         for group in groups.values():
             self._finish([k for k, _ in group], [step for _, step in group])
-
-    def _trace(self, k: int) -> LeafStep:
-        leaf, x = self.leaves[k], self.xs[k]
-        rule = _now(leaf.rule, self.counts[leaf.clock], x)
-
-        def apply(state: list[Any], x: Any, dx: Any) -> tuple[list[Any], Any]:
-            whole = jax.tree.unflatten(leaf.structure, state)
-            new, step = _apply_one(rule, self.pack, k, whole, x, dx)
-            return leaf.structure.flatten_up_to(new), step
-
-        old = [self.counts[s.i] if s.sort == "count" else self.arrays[s.i] for s in leaf.slots]
-        return LeafStep(apply, old, x, self.grads[k], self.pack.vector)
 
     def _finish(self, ks: list[int], steps: list[LeafStep]) -> None:
         """Steps whose scalar parts are alike."""
@@ -197,14 +124,28 @@ class _Step:
         shared = shared_scalars(steps, self.pack.vector, at, self.counts) if results else []
         for i, (k, step) in enumerate(zip(ks, steps, strict=True)):
             given = {v: values[i] for v, values in zip(step.scalars.results, shared, strict=True)}
-            new, self.new_xs[k] = step.finish(given, self.good)
+            new, self.new_xs[k], taken = step.finish(given, self.good)
+            self._tick(k, taken)
             for slot, value in zip(self.leaves[k].slots, new, strict=True):
-                if slot.sort == "array":
-                    self.new_arrays[slot.i] = value
-                else:
-                    self.new_counts[slot.i] = jnp.reshape(value, 1)
+                self._write(slot, value, taken)
         for p, starts in zip(counted, zip(*at, strict=True), strict=True):
             self._join(list(starts), [step.jaxpr.outvars[p] for step in steps], results, shared)
+
+    def _write(self, slot: Slot, value: Any, taken: Any) -> None:
+        """A new state; of one that leaves have in common, that of a leaf that took its step."""
+        store, i = (self.new_arrays, slot.i) if slot.sort == "array" else (self.new_counts, slot.i)
+        value = value if slot.sort == "array" else jnp.reshape(value, 1)
+        again = (slot.sort, i) in self.written and not isinstance(taken, bool)
+        store[i] = jnp.where(taken, value, store[i]) if again else value
+        self.written.add((slot.sort, i))
+
+    def _tick(self, k: int, taken: Any) -> None:
+        """One more step of a leaf, if it was taken."""
+        if taken is not True:
+            on = jnp.asarray(taken).reshape(1)
+            on = on if self.good is None else on & self.good
+            clock = self.leaves[k].clock
+            self.new_counts[clock] = self.counts[clock : clock + 1] + on
 
     def _join(self, starts: list[int], outs: list[Any], results: list[Any], shared: Any) -> None:
         """Counts that lie next to each other, as the one vector that they were computed as."""
@@ -216,7 +157,7 @@ class _Step:
                 del self.new_counts[start]
             self.new_counts[starts[0]] = new
 
-    def in_rows(self, rows: dict[int, int]) -> None:
+    def rows_unit(self, rows: dict[int, int]) -> _Unit:
         """The step of leaves that share arrays; rows of leaves that take none stay as they are."""
         some = next(iter(rows.values()))
         first = self.leaves[some]
@@ -224,21 +165,25 @@ class _Step:
         x, dx = (self._block(rows, source, n, width) for source in (self.xs, self.grads))
         members = [rows.get(row, some) for row in range(n)]
         clocks = self.counts[np.array([self.leaves[k].clock for k in members])][:, None]
-        view = rows_view(_now(first.rule, clocks, x), self.pack, members)
+        view = rows_view(now(first.rule, clocks, x), self.pack, members)
 
-        def apply(state: list[Any], x: Any, dx: Any) -> tuple[list[Any], Any]:
-            new, step = view.apply(jax.tree.unflatten(first.structure, state), x, dx)
-            return first.structure.flatten_up_to(new), step
+        def apply(state: list[Any], x: Any, dx: Any) -> tuple[list[Any], Any, Any]:
+            new, new_x, taken = take(view, jax.tree.unflatten(first.structure, state), x, dx)
+            return first.structure.flatten_up_to(new), new_x, taken
 
-        slots = [
-            s._replace(i=s.i - (s.row or 0) if s.sort == "count" else s.i) for s in first.slots
-        ]
         old = [
             self.counts[s.i : s.i + n, None] if s.sort == "count" else self.arrays[s.i]
-            for s in slots
+            for s in _row_slots(first)
         ]
-        new, new_x = LeafStep(apply, old, x, dx, None).finish({}, self._moving(rows, n))
-        for slot, value in zip(slots, new, strict=True):
+        sizes = [math.prod(self.leaves[rows[r]].shape) if r in rows else 0 for r in range(n)]
+        real = np.arange(width) < np.array(sizes)[:, None]
+        return _unit(first.rule, apply, old, x, dx, real, None)
+
+    def in_rows(self, rows: dict[int, int], unit: _Unit) -> None:
+        """The results of leaves that share arrays."""
+        first = self.leaves[next(iter(rows.values()))]
+        new, new_x, taken = unit.step(None).finish({}, self._moving(rows, len(unit.x)))
+        for slot, value in zip(_row_slots(first), new, strict=True):
             if slot.sort == "count":
                 self.new_counts[slot.i] = value[:, 0]
             else:
@@ -246,6 +191,7 @@ class _Step:
         for row, k in rows.items():
             shape = self.leaves[k].shape
             self.new_xs[k] = new_x[row, : math.prod(shape)].reshape(shape)
+            self._tick(k, taken if isinstance(taken, bool) else taken[row])
 
     def _moving(self, rows: dict[int, int], n: int) -> Any:
         """Which rows take the step: a column, a flag for all, or `None` for "all, always"."""
@@ -265,68 +211,10 @@ class _Step:
     def counted(self) -> Any:
         """The vector of step counts with the new ones in their places."""
         ticks = np.zeros(self.counts.shape, self.counts.dtype)
-        ticks[[leaf.clock for leaf in self.leaves]] = 1
+        ticks[[leaf.clock for leaf in self.leaves]] = 1  # those not always taken are in new_counts
         counts = self.counts + (ticks if self.good is None else jnp.where(self.good, ticks, 0))
         pieces, at = [], 0
         for start in sorted(self.new_counts):
             pieces += [counts[at:start], self.new_counts[start]]
             at = start + self.new_counts[start].shape[0]
         return jnp.concatenate([*pieces, counts[at:]]).astype(self.counts.dtype)
-
-
-def _now(rule: Any, clock: Any, x: Any) -> Any:
-    """A rule with its schedules evaluated at the steps taken so far, in the dtype of `x`."""
-    if not schedules_in(rule):
-        return rule
-    at = lambda f: (
-        jax.vmap(lambda t: jnp.asarray(f(t)))(clock[:, 0])[:, None]
-        if clock.ndim
-        else jnp.asarray(f(clock))
-    )
-    return timed(rule, lambda f: at(f).astype(real_dtype(x)))
-
-
-def _apply_one(rule: Any, pack: Pack, i: int, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:
-    """One rule, with its numbers as hyperparameters of the program as far as it lets them."""
-    how = _views.setdefault(_classes(rule), "hyper")
-    if how == "static":
-        return static_view(rule).apply(state, x, dx)
-    view = hyper_view(rule, pack, i) if how == "hyper" else array_view(rule, pack, i, x)
-    try:
-        return view.apply(state, x, dx)
-    except (TypeError, jax.errors.JAXTypeError):
-        _views[_classes(rule)] = _VIEWS[_VIEWS.index(how) + 1]
-        return _apply_one(rule, pack, i, state, x, dx)
-
-
-# --- programs by structure ----------------------------------------------------------------
-
-_programs: OrderedDict[Any, Any] = OrderedDict()
-_LIMIT = 256
-
-
-def program_for(key: Any, make: Any) -> Any:
-    """The program of a key, made if it is not there; the oldest goes when there are many."""
-    found = _programs.get(key)
-    if found is None:
-        found = _programs[key] = make()
-        if len(_programs) > _LIMIT:
-            _programs.popitem(last=False)
-    else:
-        _programs.move_to_end(key)
-    return found
-
-
-def clear_programs() -> None:
-    """Forget every compiled update."""
-    _programs.clear()
-
-
-def size_for(rules: list[Any]) -> int:
-    """The length of the vector of hyperparameters for rules."""
-    return max(8, room(rules))
-
-
-def all_watched(rules: list[Any]) -> bool:
-    """Whether every change of these rules is noted in `version`."""
-    return all(watched(rule) for rule in rules)

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fluxax._errors import short
-from fluxax.optimisers._rule import Rule, check_rule
+from fluxax.optimisers._optax import Transformation, as_rule
+from fluxax.optimisers._rule import Rule, rules_in
+from fluxax.optimisers._taken import Sometimes, held
 
 
 @dataclass(init=False, repr=False)
@@ -17,13 +19,15 @@ class OptimiserChain(Rule):
 
     Each sees the parameter x itself. Without rules the step is the gradient, as with
     `Descent(1)`. A chain may be a member of a chain. `adjust` reaches every member that has the
-    field.
+    field. If a member takes no step (`AccumGrad`), those after it stay as they are.
 
     Args:
-        opts: the rules.
+        opts: the rules; Optax transformations too. What the last of these gives is added to the
+            parameter, as in Optax; what an earlier one gives is passed on as it is.
 
     Raises:
         TypeError: if one of them is no rule.
+        ValueError: if one of them must stand elsewhere.
 
     Example:
         >>> import jax.numpy as jnp
@@ -49,7 +53,7 @@ class OptimiserChain(Rule):
             return super().checked(name, value)
         if not isinstance(value, (tuple, list)):
             raise TypeError(f"OptimiserChain expects `opts` to be rules, got {short(value)}.")
-        return tuple(check_rule("OptimiserChain", opt) for opt in value)
+        return in_order(tuple(inner_rule("OptimiserChain", opt) for opt in value))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.opts))})"
@@ -58,8 +62,52 @@ class OptimiserChain(Rule):
         return tuple(opt.init(x) for opt in self.opts)
 
     def apply(self, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:
-        states = []
-        for opt, old in zip(self.opts, state, strict=True):
-            new, dx = opt.apply(old, x, dx)
-            states.append(new)
-        return tuple(states), dx
+        states, taken = list(state), True
+        for i in sorted(range(len(states)), key=lambda i: watches(self.opts[i])):
+            new, dx = self.opts[i].apply(state[i], x, dx)
+            states[i] = new if taken is True else held(taken, new, state[i])
+            if dx is None:
+                return tuple(states), None
+            if isinstance(dx, Sometimes):
+                taken = dx.taken if taken is True else taken & dx.taken
+                dx = dx.dx
+        return tuple(states), dx if taken is True else Sometimes(dx, taken)
+
+    def states_in(self, state: Any) -> list[tuple[Any, Any]]:
+        """The members with their states."""
+        return list(zip(self.opts, state, strict=True))
+
+
+def inner_rule(who: str, value: Any) -> Any:
+    """A rule inside another one."""
+    rule = as_rule(who, value)
+    if hasattr(rule, "parameter"):
+        name = type(rule).__name__
+        raise ValueError(f"{who} expects {name} to be outermost. Write {name}({who}(...)).")
+    return rule
+
+
+def watches(rule: Any) -> bool:
+    """Whether a rule only watches the others, as `EMA` does: it comes last, wherever it stands."""
+    return getattr(rule, "watching", False)
+
+
+def in_order(opts: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A chain's members, each told whether its result is the chain's."""
+    movers = [i for i, opt in enumerate(opts) if not watches(opt)]
+    for i in movers[:-1]:
+        if any(map(watches, rules_in(opts[i]))):
+            raise ValueError(
+                "OptimiserChain expects a chain with EMA in it to stand last, got one before "
+                f"{type(opts[movers[-1]]).__name__}. Put EMA into the outer chain."
+            )
+    return tuple(_passing_on(opt) if i in movers[:-1] else opt for i, opt in enumerate(opts))
+
+
+def _passing_on(rule: Any) -> Any:
+    """A member whose result goes to another rule."""
+    if isinstance(rule, Transformation):
+        return Transformation(rule.tx, last=False)
+    return (
+        OptimiserChain(*map(_passing_on, rule.opts)) if isinstance(rule, OptimiserChain) else rule
+    )

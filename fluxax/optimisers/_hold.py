@@ -23,14 +23,14 @@ from jax import lax
 
 from fluxax._jax import eval_jaxpr
 
-Apply = Callable[[list[Any], Any, Any], tuple[list[Any], Any]]
+Apply = Callable[[list[Any], Any, Any], tuple[list[Any], Any, Any]]
 
 
 class LeafStep:
     """The step of one leaf as a jaxpr.
 
     Args:
-        apply: gives a new flat state and a step, or `None` for no step.
+        apply: gives a new flat state, a new parameter, and whether the step was taken.
         state: the flat state.
         x: the parameter.
         dx: its gradient.
@@ -39,9 +39,10 @@ class LeafStep:
 
     def __init__(self, apply: Apply, state: list[Any], x: Any, dx: Any, vector: Any):
         def flat(state: list[Any], x: Any, dx: Any) -> list[Any]:
-            new, step = apply(state, x, dx)
-            new = [n.astype(o.dtype) for n, o in zip(new, state, strict=True)]
-            return [*new, x if step is None else (x - step).astype(x.dtype)]
+            new, new_x, taken = apply(state, x, dx)
+            new = [_cast(n, o.dtype) for n, o in zip(new, state, strict=True)]
+            self.taken: Any = taken if isinstance(taken, bool) else None
+            return [*new, new_x, *([] if isinstance(taken, bool) else [taken])]
 
         self.state, self.x = state, x
         self.inputs = [*state, x, dx]
@@ -49,21 +50,27 @@ class LeafStep:
         self.jaxpr = self.closed.jaxpr
         self.scalars = _Scalars(self.closed, len(state), vector)
 
-    def finish(self, given: dict[Any, Any], good: Any) -> tuple[list[Any], Any]:
-        """The new state and parameter; where `good` is false as before; `None` means always.
+    def finish(self, given: dict[Any, Any], good: Any) -> tuple[list[Any], Any, Any]:
+        """The new state and parameter, and whether the step was taken (`good` left aside).
+
+        Where `good` is false, state and parameter are as before.
 
         Args:
             given: the values of scalars that were computed elsewhere.
-            good: a flag that broadcasts against the arrays.
+            good: a flag that broadcasts against the arrays; `None` means always.
         """
-        *states, stepped = self.jaxpr.outvars
-        new = self._evaluate(states, given)
-        if good is not None:
-            new = [jnp.where(good, n, o) for n, o in zip(new, self.state, strict=True)]
-            made = {v for eqn in self.jaxpr.eqns for v in eqn.outvars}
-            given = {**given, **{v: n for v, n in zip(states, new, strict=True) if _in(v, made)}}
+        n = len(self.state)
+        states, (stepped, *taken) = self.jaxpr.outvars[:n], self.jaxpr.outvars[n:]
+        flag = self._evaluate(taken, given)[0] if taken else self.taken
+        if good is None:
+            *new, new_x = self._evaluate([*states, stepped], given)
+            return new, new_x, flag
+        made, new = {v for eqn in self.jaxpr.eqns for v in eqn.outvars}, []
+        for var, old in zip(states, self.state, strict=True):  # each from those before, as held
+            new.append(jnp.where(good, self._evaluate([var], given)[0], old))
+            given = {**given, var: new[-1]} if _in(var, made) else given
         (new_x,) = self._evaluate([stepped], given)
-        return new, new_x if good is None else jnp.where(good, new_x, self.x)
+        return new, jnp.where(good, new_x, self.x), flag
 
     def _evaluate(self, wanted: list[Any], given: dict[Any, Any]) -> list[Any]:
         """Some outputs, with some variables given."""
@@ -141,6 +148,10 @@ def shared_scalars(
     return jax.vmap(lambda *inputs: eval_jaxpr(part, steps[0].closed.consts, *inputs))(
         *roots, *times
     )
+
+
+def _cast(array: Any, dtype: Any) -> Any:
+    return array if array.dtype == dtype else array.astype(dtype)
 
 
 def _pick(vector: Any, at: list[int]) -> Any:

@@ -30,8 +30,7 @@ class Hyper:
 
     def on(self, like: Any) -> Any:
         """The value as a scalar in the real dtype of an array (beside integers: of the vector)."""
-        value = self.pack.slot(self)
-        return value.astype(real_dtype(like)) if jnp.issubdtype(like.dtype, np.inexact) else value
+        return _beside(self.pack.slot(self), like)
 
     def map(self, f: Callable[[Any], Any]) -> Hyper:
         """A function of the number, computed on the host."""
@@ -57,6 +56,10 @@ class Hyper:
     __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _unfixed
 
 
+def _beside(value: Any, like: Any) -> Any:
+    return value.astype(real_dtype(like)) if jnp.issubdtype(like.dtype, np.inexact) else value
+
+
 class Rows(Hyper):
     """A hyperparameter of several small leaves that lie in one array, a row each: a column."""
 
@@ -71,7 +74,7 @@ class Rows(Hyper):
         vector: Any = self.pack.vector
         together = at == list(range(at[0], at[0] + len(at)))
         column = lax.slice(vector, (at[0],), (at[-1] + 1,)) if together else vector[np.array(at)]
-        return column[:, None].astype(real_dtype(like))
+        return _beside(column[:, None], like)
 
     def map(self, f: Callable[[Any], Any]) -> Hyper:
         return Rows([part.map(f) for part in self.parts], self.pack)

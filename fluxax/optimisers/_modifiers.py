@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from fluxax.optimisers._arrays import abs2, scalar, wide_dtype
+from fluxax.optimisers._meeting import Part, WholeTree, ask
 from fluxax.optimisers._rule import NOT_NEGATIVE, Rule
 
 
@@ -132,21 +133,74 @@ class ClipNorm(Rule):
     static = ("p",)
 
     def apply(self, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:
-        wide = dx.astype(jnp.promote_types(dx.dtype, np.float32))
-        size = norm(wide, self.p)
-        omega = scalar(self.omega, wide)
-        above = (size > omega) & (size < math.inf)
-        factor = jnp.where(above, omega / jnp.where(above, size, 1), 1)
-        return state, (wide * factor).astype(dx.dtype)
+        size = norm(_wide(dx), self.p)
+        return state, _shrunk(dx, size, scalar(self.omega, size))
+
+
+@dataclass
+class ClipGlobalNorm(WholeTree):
+    """All gradients scaled down together if their common norm is above ω.
+
+        dx' = dx min(ω / ‖(dx₁, dx₂, …)‖₂, 1)
+
+    over all arrays that take a step and have a `ClipGlobalNorm` in their rule, whatever part of
+    the model they belong to; frozen ones and those without a gradient are left out. In a chain
+    the norm is that of what the rules before it made of the gradients. Gradients whose norm is not
+    finite are passed on as they are, and the guard of `train` names one.
+
+    Args:
+        omega: the largest norm ω ≥ 0.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> model = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
+        >>> opt_state = fx.setup(fx.OptimiserChain(fx.ClipGlobalNorm(1.0), fx.Descent(1.0)), model)
+        >>> fx.update(opt_state, model, {"a": jnp.array([3.0]), "b": jnp.array([4.0])})[1]
+        {'a': Array([-0.6], dtype=float32), 'b': Array([-0.8], dtype=float32)}
+
+    Reference: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063, Algorithm 1.
+    """
+
+    elementwise: ClassVar[bool] = True  # once the norm is there
+
+    omega: float = 10.0
+
+    limits = Rule.limits | {"omega": NOT_NEGATIVE}
+
+    def apply(self, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:
+        size = ask(Part(self, state, x, dx))
+        return state, _shrunk(dx, size, scalar(self.omega, size))
+
+    def meet(self, parts: list[Part]) -> list[Any]:
+        """The common norm, for everybody."""
+        there = [p.dx if p.real is None else jnp.where(p.real, p.dx, 0) for p in parts]
+        return [_length([_wide(dx) for dx in there])] * len(parts)
+
+
+def _wide(dx: Any) -> Any:
+    return dx.astype(jnp.promote_types(dx.dtype, np.float32))
+
+
+def _shrunk(dx: Any, size: Any, omega: Any) -> Any:
+    """A gradient of some norm, scaled down so that the norm is at most ω."""
+    above = (size > omega) & (size < math.inf)
+    factor = jnp.where(above, omega / jnp.where(above, size, 1), 1)
+    return (_wide(dx) * factor).astype(dx.dtype)
+
+
+def _length(xs: list[Any]) -> Any:
+    """The Euclidean norm of all elements of arrays of float32 or wider."""
+    squares = lambda scale: jnp.sqrt(sum(jnp.sum(abs2(x * scale)) for x in xs))
+    plain = squares(1)
+    # Above the root of the largest number squares overflow: the same of much smaller numbers.
+    small = 2.0 ** -(jnp.finfo(wide_dtype(plain)).maxexp // 2 + 16)
+    return lax.cond(plain < math.inf, lambda: plain, lambda: squares(small) / small)
 
 
 def norm(x: Any, p: float) -> Any:
     """The p-norm of all elements of an array of float32 or wider."""
     if p == 2:
-        plain = jnp.sqrt(jnp.sum(abs2(x)))
-        # Above the root of the largest number squares overflow: the same of a much smaller x.
-        small = 2.0 ** -(jnp.finfo(wide_dtype(x)).maxexp // 2 + 16)
-        return jnp.where(plain < math.inf, plain, jnp.sqrt(jnp.sum(abs2(x * small))) / small)
+        return _length([x])
     if p == 0:
         return jnp.sum(x != 0).astype(wide_dtype(x))
     largest = jnp.max(jnp.abs(x), initial=0)

@@ -1,4 +1,4 @@
-"""The interface of an optimisation rule, and what its hyperparameters are in a program.
+"""The interface of an optimisation rule, and its fields.
 
 A rule is a dataclass with two methods. `apply` is ordinary arithmetic on arrays and
 on the rule's own fields, and runs in two ways: uncompiled, where the fields are
@@ -8,11 +8,10 @@ the program runs, so that changing it compiles nothing.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import jax
@@ -21,7 +20,6 @@ import numpy as np
 
 from fluxax._errors import short
 from fluxax._jax import is_tracer
-from fluxax.optimisers._hyper import Pack, Rows
 
 _ticks = itertools.count(1)
 
@@ -87,6 +85,11 @@ class Rule:
         """The new state and the step for a parameter `x` with gradient `dx`."""
         raise TypeError(f"{type(self).__name__} expects a method apply(state, x, dx).")
 
+    def passed_on(self, name: str, value: Any) -> Any:
+        """What `adjust` gives the rules inside this one when a field is to have a value."""
+        del name
+        return value
+
     def checked(self, name: str, value: Any) -> Any:
         """A field's value as it is kept; an error if it is not one that the field can have."""
         fields: dict[str, Any] = getattr(type(self), "__dataclass_fields__", {})
@@ -111,6 +114,10 @@ class Rule:
                 f"{type(self).__name__} expects `apply` to leave the rule alone, got a write to "
                 f"`{name}`. Keep what changes from step to step in the state."
             )
+        if not _has_field(type(self), name):
+            known = ", ".join(sorted(fields_of(self))) or "it has none"
+            who = type(self).__name__
+            raise AttributeError(f"{who} expects one of its fields ({known}), got `{name}`.")
         new, old = self.checked(name, value), self.__dict__.get(name)
         object.__setattr__(self, name, new)
         changed(structure=name in self.static or not _numbers_both(old, new))
@@ -124,11 +131,17 @@ class Rule:
         return show(self)
 
 
+def _has_field(cls: Any, name: str) -> bool:
+    """Whether a rule of a class has a field; of a class that is no dataclass: any attribute is."""
+    fields = vars(cls).get("__dataclass_fields__")
+    return fields is None or name in fields or name.startswith("_") or hasattr(cls, name)
+
+
 def _numbers_both(old: Any, new: Any) -> bool:
     """Whether a change is from number to number, or from numbers to as many numbers."""
     if isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new):
         return all(map(_numbers_both, old, new))
-    return _is_number(old) and _is_number(new)
+    return is_number(old) and is_number(new)
 
 
 def _flag(rule: Rule, name: str, value: Any) -> bool:
@@ -218,13 +231,14 @@ def rules_in(rule: Any) -> Iterator[Any]:
     """The rule and every rule in its fields (a chain's members), outermost first."""
     yield rule
     for name in fields_of(rule):
-        for inner in _members(getattr(rule, name)):
+        for inner in members_of(getattr(rule, name)):
             yield from rules_in(inner)
 
 
-def _members(value: Any) -> list[Any]:
+def members_of(value: Any) -> list[Any]:
+    """The rules in a field's value."""
     if isinstance(value, (tuple, list)):
-        return [inner for v in value for inner in _members(v)]
+        return [inner for v in value for inner in members_of(v)]
     return [value] if is_rule(value) else []
 
 
@@ -236,18 +250,28 @@ def hyperparameters(rule: Any) -> list[str]:
     >>> hyperparameters(OptimiserChain(Momentum(), Descent()))
     ['eta', 'rho']
     """
-    return sorted({name for r in rules_in(rule) for name in _own(r)})
+    return sorted({name for r in rules_in(rule) for name in own_fields(r)})
 
 
-def _own(rule: Any) -> list[str]:
+def own_fields(rule: Any) -> list[str]:
     """The fields of a rule that are not rules themselves."""
     values = {name: getattr(rule, name) for name in fields_of(rule)}
-    return [name for name, v in values.items() if v != () and not _members(v)]
+    return [name for name, v in values.items() if v != () and not members_of(v)]
 
 
 def holders(rule: Any, name: str) -> list[Any]:
     """The rule and those inside it that have a hyperparameter of this name: whom `adjust` sets."""
-    return [r for r in rules_in(rule) if name in _own(r)]
+    return [r for r in rules_in(rule) if name in own_fields(r)]
+
+
+def assignments(rule: Any, name: str, value: Any) -> list[tuple[Any, str, Any]]:
+    """What `adjust` does to a rule and those inside it: which one, which field, which value."""
+    found = [(rule, name, value)] if name in own_fields(rule) else []
+    inner = rule.passed_on(name, value) if hasattr(rule, "passed_on") else value
+    for field in fields_of(rule):
+        for member in members_of(getattr(rule, field)):
+            found += assignments(member, name, inner)
+    return found
 
 
 def show(rule: Any) -> str:
@@ -262,114 +286,8 @@ def unknown_field(who: str, rule: Any, name: str) -> str:
     return f"{who} expects a field of {type(rule).__name__} ({known}), got `{name}`."
 
 
-# --- how a rule stands in a program -------------------------------------------------------
-
-
-def room(rules: Any) -> int:
-    """How many elements a `Pack` for these rules should have: our own rules use fewer."""
-    return sum(4 + 4 * len(_own(r)) for rule in rules for r in rules_in(rule))
-
-
-def hyper_view(rule: Any, pack: Pack, index: int) -> Any:
-    """A copy of a rule whose numbers are `Hyper`s that read `rules[index]`; others as they are.
-
-    Its `apply` raises a TypeError if the rule does something that a `Hyper` cannot; then try
-    `array_view`, then `static_view`. Schedules (callables) are left in the fields.
-    """
-    return _view(rule, f"rules[{index}]", pack.hyper)
-
-
-def rows_view(rule: Any, pack: Pack, indices: list[int]) -> Any:
-    """The same for leaves that lie in the rows of one array: `rules[indices[k]]` in row k."""
-    rows = lambda path: Rows([pack.hyper(f"rules[{i}]{path}") for i in indices], pack)
-    return _view(rule, "", rows)
-
-
-def is_elementwise(rule: Any) -> bool:
-    """Whether a rule, and all those inside it, promise to be elementwise."""
-    return all(getattr(r, "elementwise", False) for r in rules_in(rule))
-
-
-def array_view(rule: Any, pack: Pack, index: int, like: Any) -> Any:
-    """The same with scalar arrays in the real dtype of `like`: a JAX function takes those.
-
-    A rule inside another (a chain's member) keeps `Hyper`s, which are exact, if it can.
-    """
-    array = lambda path: pack.hyper(path).on(like)
-    return _view(rule, f"rules[{index}]", array, pack.hyper)
-
-
-def schedules_in(rule: Any) -> bool:
-    """Whether a hyperparameter of a rule, or of one inside it, is a function of the step count."""
-    return any(_is_schedule(r, n, getattr(r, n)) for r in rules_in(rule) for n in _own(r))
-
-
-def _is_schedule(rule: Any, name: str, value: Any) -> bool:
-    if isinstance(value, tuple):
-        return any(_is_schedule(rule, name, v) for v in value)
-    default = getattr(type(rule), name, None)  # a dataclass keeps its defaults on the class
-    numeric = isinstance(default, (int, float, tuple)) and not isinstance(default, bool)
-    return callable(value) and numeric and not is_rule(value)
-
-
-def timed(rule: Any, evaluate: Callable[[Any], Any]) -> Any:
-    """A copy of a rule with `evaluate(schedule)` in place of every schedule."""
-    view = copy.copy(rule)
-    for name in fields_of(rule):
-        value = getattr(rule, name)
-        if _is_schedule(rule, name, value):
-            at = lambda v: evaluate(v) if callable(v) else v
-            now = tuple(map(at, value)) if isinstance(value, tuple) else at(value)
-            object.__setattr__(view, name, now)
-        elif _members(value):
-            inner = [timed(v, evaluate) if is_rule(v) else v for v in _as_list(value)]
-            now = tuple(inner) if isinstance(value, (tuple, list)) else inner[0]
-            object.__setattr__(view, name, now)
-    return view
-
-
-def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (tuple, list)) else [value]
-
-
-def static_view(rule: Any) -> Any:
-    """A copy of a rule with its numbers as they are: constants of the program."""
-    return _view(rule, "", None)
-
-
-def _view(rule: Any, path: str, number: Any, first: Any = None) -> Any:
-    view = copy.copy(rule)
-    for name in fields_of(rule):
-        if name not in getattr(rule, "static", ()):
-            value = _viewed(getattr(rule, name), f"{path}.{name}", number, first)
-            object.__setattr__(view, name, value)
-    object.__setattr__(view, "_sealed", True)
-    return view
-
-
-def _viewed(value: Any, path: str, number: Any, first: Any) -> Any:
-    if is_rule(value):
-        view = _view(value, path, number, first)
-        if first:
-            object.__setattr__(view, "apply", _either(_view(value, path, first), view.apply))
-        return view
-    if isinstance(value, (tuple, list)):
-        inside = [_viewed(v, f"{path}[{i}]", number, first) for i, v in enumerate(value)]
-        return type(value)(*inside) if hasattr(value, "_fields") else type(value)(inside)
-    return number(path) if number and _is_number(value) else value
-
-
-def _either(first: Any, apply: Any) -> Callable[[Any, Any, Any], Any]:
-    def attempt(state: Any, x: Any, dx: Any) -> Any:
-        try:
-            return first.apply(state, x, dx)
-        except TypeError:
-            return apply(state, x, dx)
-
-    return attempt
-
-
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a field's value is a number, and so a hyperparameter."""
     if isinstance(value, (bool, np.bool_)) or is_tracer(value):
         return False
     return isinstance(value, (int, float, np.generic)) or (

@@ -9,9 +9,7 @@ assignment that nothing can interrupt halfway.
 
 from __future__ import annotations
 
-import copy
 import math
-import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -20,9 +18,8 @@ import numpy as np
 
 from fluxax import _tree
 from fluxax._errors import short
-from fluxax._jax import beside, is_tracer
-from fluxax._parameters import trainable_arrays
-from fluxax.optimisers._rule import changed, check_rule, fields_of, is_elementwise, rules_in
+from fluxax._jax import beside
+from fluxax.optimisers._rule import changed, check_rule
 
 
 class Slot(NamedTuple):
@@ -37,6 +34,14 @@ class Slot(NamedTuple):
     row: int | None = None
 
 
+class Shared:
+    """A state array that several leaves have in common: they get one slot."""
+
+    def __init__(self, value: Any):
+        self.value = value
+        self.slot: Slot | None = None
+
+
 class Store:
     """The state arrays of one `setup`: what lies flat, and the vector of step counts."""
 
@@ -46,7 +51,10 @@ class Store:
         self.shared = False  # somebody else may hold the arrays, so they must not be donated
 
     def place(self, value: Any) -> Slot:
-        """Put one state array in, a copy of it: `init` may have given the parameter itself."""
+        """Put one state array in; one that leaves have in common, once."""
+        if isinstance(value, Shared):
+            value.slot = value.slot or self.place(value.value)
+            return value.slot
         if np.shape(value) == () and jnp.issubdtype(value.dtype, np.integer):
             self.counts = np.append(np.asarray(self.counts), np.int32(value))
             return Slot("count", len(self.counts) - 1)
@@ -105,12 +113,13 @@ class Leaf:
         frozen: whether the array is left alone.
     """
 
-    def __init__(self, rule: Any, x: Any, store: Store, where: str):
+    def __init__(self, rule: Any, x: Any, store: Store, where: str, state: Any, place: Any = None):
         self._rule, self._frozen, self.store = rule, False, store
         self.where, self.shape, self.dtype = where, tuple(x.shape), x.dtype
+        self.place = place  # among the others, if its rule wants to know
         self.token = Token()
         self.clock = 0  # which of the store's counts says how many steps were taken
-        flat, self.structure = jax.tree.flatten(rule.init(x))
+        flat, self.structure = jax.tree.flatten(state)
         self.slots = [store.place(value) for value in flat]
 
     @property
@@ -146,7 +155,7 @@ class Leaf:
     @property
     def state(self) -> Any:
         self.store.shared = True  # the caller may keep them
-        return self._state()
+        return self.peek()
 
     @state.setter
     def state(self, value: Any) -> None:
@@ -160,7 +169,7 @@ class Leaf:
             self.store.write(slot, jnp.asarray(new))
         self.store.shared = True
 
-    def _state(self) -> Any:
+    def peek(self) -> Any:
         return jax.tree.unflatten(
             self.structure, [self.store.read(slot, self.shape) for slot in self.slots]
         )
@@ -178,7 +187,7 @@ class Leaf:
         )
 
     def __repr__(self) -> str:
-        state = jax.tree.map(short, self._state(), is_leaf=_tree.is_array)
+        state = jax.tree.map(short, self.peek(), is_leaf=_tree.is_array)
         shown = repr(state).replace("'", "")
         return f"Leaf({self._rule!r}, {shown}{', frozen=True' if self._frozen else ''})"
 
@@ -188,7 +197,7 @@ class Leaf:
             other._frozen,
         ):
             return False
-        mine, theirs = jax.tree.flatten(self._state()), jax.tree.flatten(other._state())
+        mine, theirs = jax.tree.flatten(self.peek()), jax.tree.flatten(other.peek())
         return mine[1] == theirs[1] and all(
             bool(jnp.array_equal(a, b)) for a, b in zip(mine[0], theirs[0], strict=True)
         )
@@ -197,153 +206,8 @@ class Leaf:
 _tree.register_kind(Leaf, None)
 
 
-def setup(rule: Any, model: Any) -> Any:
-    """The state of an optimisation rule for every trained array of a model.
-
-    Args:
-        rule: a rule such as `Adam(1e-3)`; each leaf gets a copy of its own.
-        model: any tree of arrays.
-
-    Returns:
-        A tree nested like the model, with a `Leaf` per trained array and `None` elsewhere. An
-        array that stands in two places has one leaf, in both.
-
-    Raises:
-        TypeError: if `rule` is no rule.
-
-    Example:
-        >>> import fluxax as fx
-        >>> opt_state = fx.setup(fx.Momentum(0.1), fx.Dense(2, 3))
-        >>> opt_state.weight
-        Leaf(Momentum(eta=0.1, rho=0.9), f32[2,3])
-        >>> opt_state.activation
-    """
-    check_rule("setup", rule)
-    if isinstance(model, Leaf) or _is_state(model):
-        raise TypeError(
-            "setup expects a rule and a model, got a state tree. Write setup(rule, model)."
-        )
-    store = Store()
-    leaves: dict[int, Leaf] = {}
-    wanted = dict(trainable_arrays(model))
-
-    def leaf(path: _tree.Path, value: Any) -> Leaf | None:
-        if path not in wanted:
-            return None
-        if is_tracer(value):
-            raise TypeError(
-                "setup expects concrete arrays, got a traced one. Call it outside of jax.jit."
-            )
-        if id(value) not in leaves:
-            leaves[id(value)] = Leaf(_fresh(rule), value, store, _tree.path_string(path))
-        return leaves[id(value)]
-
-    tree = _tree.mirror(model, leaf)
-    store.shared = any(a is x for a in store.arrays for x in wanted.values())
-    share_rows(store, list(leaves.values()))
-    _add_clocks(store, list(leaves.values()))
-    store.counts = beside(store.counts, next(iter(wanted.values()), None))
-    if not leaves:
-        warnings.warn(
-            f"setup found no trainable array in {short(model)}: nothing will be trained. "
-            "Trained are floating and complex arrays.",
-            stacklevel=2,
-        )
-    return tree
-
-
 #: Up to this many numbers a leaf shares arrays with others: a kernel of its own costs more.
 SMALL = 1024
-
-
-def share_rows(store: Store, leaves: list[Leaf]) -> None:
-    """Give small leaves with elementwise rules of one sort common arrays, a row each.
-
-    On a small net a step's time goes to kernels and array handles, not to arithmetic: a step of
-    2-16-2 with four leaves in one array takes half the time of one with twelve arrays.
-    """
-    groups: dict[Any, list[Leaf]] = {}
-    for leaf in leaves:
-        size = math.prod(leaf.shape)
-        states = [store.arrays[s.i] for s in leaf.slots if s.sort == "array"]
-        plain = all(a.shape == leaf.shape and len(a.devices()) == 1 for a in states)
-        if states and size <= SMALL and plain and is_elementwise(leaf.rule):
-            kinds = tuple(type(r) for r in rules_in(leaf.rule))
-            devices = tuple(a.sharding if a.committed else None for a in states)
-            dtypes = tuple(a.dtype for a in states)
-            key = (
-                kinds,
-                _static_fields(leaf.rule),
-                leaf.structure,
-                leaf.dtype,
-                dtypes,
-                devices,
-                _width(size),
-            )
-            groups.setdefault(key, []).append(leaf)
-    shared = [group for group in groups.values() if len(group) > 1]
-    for group in shared:
-        for position in range(len(group[0].slots)):
-            _share_one(store, group, position, _width(math.prod(group[0].shape)))
-    _drop_unused(store, leaves)
-
-
-def _width(size: int) -> int:
-    return max(64, 1 << (size - 1).bit_length()) if size > 1 else 64
-
-
-def _static_fields(rule: Any) -> Any:
-    fields = [getattr(r, n) for r in rules_in(rule) for n in fields_of(r)]
-    return tuple(v if isinstance(v, bool) or callable(v) else None for v in fields)
-
-
-def _share_one(store: Store, group: list[Leaf], position: int, width: int) -> None:
-    """Put one state of every leaf of a group into rows of a new array, or next to each other."""
-    slots = [leaf.slots[position] for leaf in group]
-    if slots[0].sort == "count":
-        start = len(store.counts)
-        store.counts = np.append(store.counts, [store.counts[s.i] for s in slots]).astype(np.int32)
-        new = [Slot("count", start + row, row) for row in range(len(group))]
-    else:
-        old = [np.asarray(store.arrays[s.i]) for s in slots]
-        block = np.zeros((len(group), width), old[0].dtype)
-        for row, array in enumerate(old):
-            block[row, : array.size] = array.ravel()
-        store.arrays.append(beside(block, store.arrays[slots[0].i]))
-        new = [Slot("array", len(store.arrays) - 1, row) for row in range(len(group))]
-    for leaf, slot in zip(group, new, strict=True):
-        leaf.slots[position] = slot
-
-
-def _drop_unused(store: Store, leaves: list[Leaf]) -> None:
-    """Close the gaps that shared states left."""
-    used = {
-        sort: sorted({s.i for leaf in leaves for s in leaf.slots if s.sort == sort})
-        for sort in ("array", "count")
-    }
-    new = {sort: {i: k for k, i in enumerate(found)} for sort, found in used.items()}
-    store.arrays = [store.arrays[i] for i in used["array"]]
-    store.counts = np.asarray(store.counts)[used["count"]].astype(np.int32)
-    for leaf in leaves:
-        leaf.slots = [s._replace(i=new[s.sort][s.i]) for s in leaf.slots]
-
-
-def _add_clocks(store: Store, leaves: list[Leaf]) -> None:
-    """Give every leaf a count of its steps, for schedules; they stand before the other counts."""
-    n = len(leaves)
-    store.counts = np.append(np.zeros(n, np.int32), store.counts).astype(np.int32)
-    for k, leaf in enumerate(leaves):
-        leaf.clock = k
-        leaf.slots = [s._replace(i=s.i + n) if s.sort == "count" else s for s in leaf.slots]
-
-
-def _fresh(rule: Any) -> Any:
-    """A copy of a rule; of nested ones too."""
-    return copy.deepcopy(rule)
-
-
-def _is_state(tree: Any) -> bool:
-    return any(isinstance(v, Leaf) for _, v in _tree.walk(tree))
 
 
 def leaves_of(who: str, tree: Any) -> list[Leaf]:
@@ -361,3 +225,23 @@ def leaves_of(who: str, tree: Any) -> list[Leaf]:
             "Pass `opt_state`, or a part of it."
         )
     return found
+
+
+def merge_stores(leaves: list[Leaf]) -> None:
+    """Put leaves that several `setup` calls made into one store, so that one step serves all."""
+    store = Store()
+    offsets: dict[int, tuple[int, int]] = {}
+    for old in {id(leaf.store): leaf.store for leaf in leaves}.values():
+        offsets[id(old)] = len(store.arrays), len(store.counts)
+        store.arrays += old.arrays
+        store.counts = np.append(store.counts, np.asarray(old.counts)).astype(np.int32)
+        old.shared = True  # other leaves of it may stay there
+    for leaf in {id(leaf): leaf for leaf in leaves}.values():
+        arrays, counts = offsets[id(leaf.store)]
+        leaf.slots = [
+            s._replace(i=s.i + (counts if s.sort == "count" else arrays)) for s in leaf.slots
+        ]
+        leaf.clock += counts
+        leaf.store = store
+    store.counts = beside(store.counts, store.arrays[0] if store.arrays else None)
+    store.shared = True

@@ -1,0 +1,106 @@
+"""Which rule each array of a model gets: one for all, by parts, or by a function."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from fluxax import _tree
+from fluxax.optimisers._optax import as_rule
+from fluxax.optimisers._rule import is_rule
+
+#: What of a path a name in a prefix may stand for: `layers[0]` is `layers.0` and `layers.enc` too.
+Names = list[set[str]]
+
+
+def chosen_rules(rule: Any, model: Any, wanted: dict[_tree.Path, Any]) -> dict[_tree.Path, Any]:
+    """By path: the rule for the array there, a copy of its own; `None` if it is not trained.
+
+    Args:
+        rule: what `setup` was given.
+        model: the model.
+        wanted: the arrays that may be trained.
+    """
+    choose = _chooser(rule, model, wanted)
+    found = {path: choose(path, array) for path, array in wanted.items()}
+    return {path: copy.deepcopy(r) for path, r in found.items() if r is not None}
+
+
+def _chooser(
+    rule: Any, model: Any, wanted: Iterable[_tree.Path]
+) -> Callable[[_tree.Path, Any], Any]:
+    if type(rule) is dict and (not rule or all(isinstance(k, str) for k in rule)):
+        return _by_prefix(rule, model, wanted)
+    plain = callable(rule) and _tree.kind_of(rule) is None  # a model is callable too
+    if plain and not is_rule(rule) and not isinstance(rule, type):
+        return lambda path, array: _checked(
+            rule(dotted(model, path), array), f"the function's result for {dotted(model, path)}"
+        )
+    one = as_rule("setup", rule)
+    return lambda path, array: one
+
+
+def _checked(rule: Any, what: str) -> Any:
+    if rule is None:
+        return None
+    try:
+        return as_rule("setup", rule)
+    except TypeError as error:
+        raise TypeError(f"{str(error).rstrip('.')} as {what}.") from None
+
+
+def _by_prefix(
+    rules: dict[str, Any], model: Any, wanted: Iterable[_tree.Path]
+) -> Callable[[_tree.Path, Any], Any]:
+    """The rule of the longest prefix that fits; none where none does."""
+    names = {path: _names(model, path) for path in wanted}
+    prefixes = {prefix: re.findall(r"[^.\[\]'\"]+", prefix) for prefix in rules}
+    checked = {prefix: _checked(rule, f"the rule of {prefix!r}") for prefix, rule in rules.items()}
+    for prefix, parts in prefixes.items():
+        if not any(_fits(parts, n) for n in names.values()):
+            known = ", ".join(dict.fromkeys(_shallow(model, path, len(parts)) for path in names))
+            raise ValueError(
+                f"setup expects prefixes of paths to arrays, got {prefix!r}, which no array's path "
+                f"begins with. There are: {known or 'none'}."
+            )
+
+    def choose(path: _tree.Path, array: Any) -> Any:
+        del array
+        fitting = [prefix for prefix, parts in prefixes.items() if _fits(parts, names[path])]
+        longest = max(fitting, key=lambda prefix: len(prefixes[prefix]), default=None)
+        return None if longest is None else checked[longest]
+
+    return choose
+
+
+def _fits(parts: list[str], names: Names) -> bool:
+    return len(parts) <= len(names) and all(
+        part in name for part, name in zip(parts, names, strict=False)
+    )
+
+
+def _names(model: Any, path: _tree.Path) -> Names:
+    found = []
+    for key in path:
+        index = _tree.key_name(key)
+        name = model.names[index] if isinstance(model, _tree.NamedList) else None
+        found.append({str(index)} | ({name} if name else set()))
+        model = dict(_tree.parts(model))[key]
+    return found
+
+
+def dotted(model: Any, path: _tree.Path) -> str:
+    """A path as prefixes are written: `layers.enc.weight`, `layers[0].weight`."""
+    text = ""
+    for key in path:
+        index = _tree.key_name(key)
+        name = model.names[index] if isinstance(model, _tree.NamedList) else None
+        text += f"[{index}]" if isinstance(index, int) and not name else f".{name or index}"
+        model = dict(_tree.parts(model))[key]
+    return text.removeprefix(".")
+
+
+def _shallow(model: Any, path: _tree.Path, length: int) -> str:
+    return dotted(model, path[: max(1, length)])
