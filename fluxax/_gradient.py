@@ -15,6 +15,9 @@ from fluxax._compile._program import Found, find, find_slowly
 from fluxax._compile._site import Purpose
 from fluxax._compile._traced import Once, Program, ShapeMiss
 from fluxax._errors import warn
+from fluxax._implicit._grads import Grads
+from fluxax._implicit._params import Live, Params
+from fluxax._implicit._styles import check_gradient
 from fluxax._module import Module
 
 
@@ -22,10 +25,10 @@ class ValueAndGradient(NamedTuple):
     """What `withgradient` returns: the value of the function, and its gradients."""
 
     val: Any
-    grad: tuple[Any, ...]
+    grad: Any
 
 
-def gradient(f: Any, *args: Any) -> tuple[Any, ...]:
+def gradient(f: Any, *args: Any) -> Any:
     """The gradients of a function by each of its arguments.
 
     `f(*args)` must be a real scalar. A gradient is nested like its argument: a Module gives a
@@ -34,13 +37,16 @@ def gradient(f: Any, *args: Any) -> tuple[Any, ...]:
     Args:
         f: any Python callable; it is compiled at its first call and the program is used again,
             also if `f` is another object each time.
-        args: arrays, numbers, models, or any nested data.
+        args: arrays, numbers, models, or any nested data; or one `Params`, and then `f()` reads
+            the parameters itself.
 
     Returns:
-        A tuple with one entry per argument, also for a single one: `gradient(f, model)[0]`.
+        A tuple with one entry per argument, also for a single one: `gradient(f, model)[0]`. For
+        `Params`: their `Grads`.
 
     Raises:
         ValueError: if the result is not a real scalar.
+        TypeError: if the call mixes the two styles.
 
     Example:
         >>> import fluxax as fx, jax.numpy as jnp
@@ -62,9 +68,12 @@ def withgradient(f: Any, *args: Any) -> ValueAndGradient:
         >>> float(val), grads[0]
         (5.0, Array([2., 4.], dtype=float32))
     """
+    if not args or type(args[0]) is Params:
+        return _by_params(f, args)
     purpose = _purposes[len(args)] if len(args) < len(_purposes) else _purpose(len(args))
     found = find(f, args, purpose)
     if found is None:
+        check_gradient(f, args)
         value, grads = _eager.value_and_gradients(f, args, purpose.differentiated)
         return ValueAndGradient(value, tuple(grads))
     outs, program = run(found, f, args, purpose)
@@ -74,6 +83,19 @@ def withgradient(f: Any, *args: Any) -> ValueAndGradient:
     if len(used) < program.n_leaves:
         _warn_if_nothing(program, args, grads, found.site.record.where)
     return ValueAndGradient(program.value(outs), grads)
+
+
+def _by_params(f: Any, args: tuple[Any, ...]) -> ValueAndGradient:
+    """The implicit style: `f()` reads the parameters itself."""
+    check_gradient(f, args)
+    live = args[0].live()
+    if not live:
+        warn(
+            "gradient found no parameters in these Params: there is nothing to differentiate by. "
+            "Their model has none that are trained, or it is gone; keep it alive."
+        )
+    value, (grads,) = withgradient(f, live)
+    return ValueAndGradient(value, Grads(live, grads))
 
 
 def _purpose(n: int) -> Purpose:
@@ -145,15 +167,23 @@ def _warn_if_nothing(
 ) -> None:
     """Say once that the loss does not depend on a model: the outer one was used, most likely."""
     for arg, grad in zip(args, grads, strict=True):
-        if isinstance(arg, Module) and where not in _warned and not jax.tree.leaves(grad):
-            warn_untouched(where)
+        given = isinstance(arg, (Module, Live))
+        if given and where not in _warned and not jax.tree.leaves(grad):
+            warn_untouched(where, arg)
 
 
-def warn_untouched(where: str) -> None:
-    """Say once that the loss at a place does not depend on the model that it was given."""
-    if where not in _warned:
-        _warned.add(where)
+def warn_untouched(where: str, model: Any) -> None:
+    """Say once that the loss at a place does not depend on what it is differentiated by."""
+    if where in _warned:
+        return
+    _warned.add(where)
+    if isinstance(model, Live):
         warn(
-            f"The loss at {where} does not depend on the model that was given to it, so the "
-            "gradient is None. Use the function's own argument inside it: lambda m: loss(m(x), y)."
+            f"The loss at {where} does not touch the parameters in these Params, so the gradients "
+            "are None. Let it call the very model that fx.params was given."
         )
+        return
+    warn(
+        f"The loss at {where} does not depend on the model that was given to it, so the "
+        "gradient is None. Use the function's own argument inside it: lambda m: loss(m(x), y)."
+    )

@@ -13,11 +13,13 @@ from jax import lax
 
 from fluxax import _tree
 from fluxax._compile import _eager
+from fluxax._compile._capture import root_label
 from fluxax._compile._objective import first_of
 from fluxax._compile._program import Found, find, find_slowly
 from fluxax._compile._site import Purpose
 from fluxax._compile._traced import Once, Program, ShapeMiss
 from fluxax._gradient import warn_untouched
+from fluxax._implicit._styles import check_loss
 from fluxax._jax import ArrayImpl, beside
 from fluxax._module import Module
 from fluxax._parameters import put
@@ -162,6 +164,7 @@ def step(
     frozen = lambda: _frozen_modules(opt_state, model)
     found = find(loss, args, purpose, frozen)
     if found is None:
+        check_loss(who, loss, args)
         return _uncompiled(loss, model, args, opt_state, purpose.differentiated, alive)
     while True:
         try:
@@ -181,20 +184,20 @@ def _new_purpose(plan: Plan, n: int) -> Purpose:
     return purpose
 
 
-def _fused(plan: Plan, found: Found) -> Fused:
+def _fused(plan: Plan, found: Found, model: Any) -> Fused:
     """The step of an objective's program for the leaves of a plan."""
     program, key = found.program, plan.group.key
     if key not in program.extra:
         program.extra[key] = Fused(program, plan.moving, plan.labels)
         if not program.used and plan.labels:
-            warn_untouched(found.site.record.where)
+            warn_untouched(found.site.record.where, model)
     fused = plan.fused[program] = program.extra[key]
     return fused
 
 
 def _run(plan: Plan, found: Found, model: Any, alive: Any) -> Step:
     program, (parameters, others, owners, places) = found.program, found.got
-    fused = plan.fused.get(program) or _fused(plan, found)
+    fused = plan.fused.get(program) or _fused(plan, found, model)
     store = plan.store
     store.owned()
     if fused.numbers.pack is None:
@@ -281,9 +284,8 @@ def _make_plan(who: str, opt_state: Any, model: Any) -> Plan:
     first: dict[int, tuple[_tree.Path, Leaf]] = {}
     for path, leaf, _ in found:
         first.setdefault(id(leaf), (path, leaf))
-    root = "model" if isinstance(model, Module) else "argument 0"
     leaves = [leaf for _, leaf in first.values()]
-    labels = [_tree.path_string(path, root) for path, _ in first.values()]
+    labels = [_tree.path_string(path, root_label(model)) for path, _ in first.values()]
     group = Group(leaves, extra=tuple(labels))
     tokens = {path: leaf.token for path, leaf, _ in found}
     tree = make_gather(opt_state, tokens, lambda x, k: f"{x}.token is {k}") if tokens else None

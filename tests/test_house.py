@@ -22,6 +22,7 @@ FLOORS = [
     ["_tree"],
     ["_module"],
     ["_parameters"],
+    ["_implicit"],
     ["_show", "init", "_activations"],
     ["_compile"],
     ["_gradient", "_compiled", "_derivatives"],

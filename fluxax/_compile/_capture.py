@@ -30,6 +30,8 @@ from fluxax._compile import _boxes as boxes
 from fluxax._compile._capture_functions import Functions
 from fluxax._compile._capture_objects import Objects
 from fluxax._compile._spec import Again, Box, Spec
+from fluxax._implicit._params import Live, Params
+from fluxax._implicit._styles import check_gradient
 from fluxax._jax import ArrayImpl, JitFunction
 from fluxax._module import Module, static_key
 
@@ -58,9 +60,12 @@ class Capture(Functions, Objects):
         """The specs of the arguments; `ints` says which top-level ints count as real numbers."""
         found = []
         self._whole += 1
+        outside = bool(args) and isinstance(args[0], Live)  # parameters that the function reads
         for i, arg in enumerate(args):
             self._real = self._train = differentiated[i]
-            label = "model" if i == 0 and isinstance(arg, Module) else f"argument {i}"
+            if isinstance(arg, Params):
+                check_gradient(None, args)
+            label = root_label(arg) if i == 0 else f"argument {i - outside}"
             if type(arg) is int and differentiated[i] and ints.get(i, True):
                 found.append(self._real_input(arg, label))
             else:
@@ -153,6 +158,13 @@ class Capture(Functions, Objects):
         return self._opaque(value, label)
 
 
+def root_label(arg: Any) -> str:
+    """What the first argument is called for a reader."""
+    if isinstance(arg, Live):
+        return "parameters"
+    return "model" if isinstance(arg, Module) else "argument 0"
+
+
 def _bound(value: Any) -> bool:
     """Whether a builtin function is a method bound to some object."""
     owner = getattr(value, "__self__", None)
@@ -188,6 +200,7 @@ _TAKERS: dict[type, Taker] = {
     frozenset: Capture.take_set,
     collections.deque: Capture.take_deque,
     types.ModuleType: Capture.take_module,
+    Params: Capture.take_pytree,
 }
 
 

@@ -7,9 +7,6 @@ afterwards, and tracers that it stored in things it reaches become their values.
 
 from __future__ import annotations
 
-import collections
-import functools
-import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -22,7 +19,9 @@ from fluxax import _tree
 from fluxax._compile._explain import switches, take_pending
 from fluxax._compile._jaxpr import reaches
 from fluxax._compile._objective import check_loss, loss_array, objective
-from fluxax._compile._reads import is_user_class, reads_of
+from fluxax._compile._reach import replace_reached
+from fluxax._compile._stand_in import Statistics, stand_ins
+from fluxax._implicit._params import Live
 from fluxax._jax import Tracer, concrete, is_tracer, showing, tracing
 from fluxax._module import Module
 from fluxax._parameters import trainable_arrays
@@ -193,29 +192,47 @@ def _differentiate(
     f: Any, args: tuple[Any, ...], variables: Variables, *, ints: bool, guard: Guard | None
 ) -> tuple[Any, list[Any]]:
     leaves = variables.leaves(ints)
+    reads = _reads_parameters(args)
+    reached = (f, [p.owner() for p in args[0].order]) if reads else f
+    before = Statistics(reached) if reads else None
     kept: dict[str, Any] = {}
 
     def of_leaves(leaves: list[Any]) -> Any:
         copies = kept["copies"] = variables.copies(leaves, ints)
         made = [copies.make(a, i) for i, a in enumerate(args)]
         with objective(True, copies.of(guard.frozen if guard else frozenset())):
-            out = kept["out"] = f(*made)
+            out = kept["out"] = _call(f, args, made)
         loss = loss_array(out)
         check_loss(loss, _where(f))
         return loss
 
     try:
-        with values_shown(), read_only(f):
+        with values_shown(), read_only(reached):
             loss, pull = jax.vjp(of_leaves, leaves)
     finally:
-        settle_reached(f)
+        settle_reached(reached)
     one = jnp.ones((), loss.dtype)
     closed = jax.make_jaxpr(lambda ct: pull(ct)[0])(one)
     paths = reaches(closed.jaxpr)
     grads = [g if there else None for g, there in zip(pull(one)[0], paths, strict=True)]
     grads = [jnp.conj(g) if g is not None and jnp.iscomplexobj(g) else g for g in grads]
-    kept["copies"].write_back(all_finite([loss] if guard is None else [loss, *grads]))
+    good = all_finite([loss] if guard is None else [loss, *grads])
+    kept["copies"].write_back(good)
+    if before is not None and not good:
+        before.put_back()
     return _settled(kept["out"], {}), variables.nested(args, grads, ints)
+
+
+def _reads_parameters(args: tuple[Any, ...]) -> bool:
+    """Whether the first argument are parameters that the function reads from outside itself."""
+    return bool(args) and isinstance(args[0], Live)
+
+
+def _call(f: Any, args: tuple[Any, ...], made: list[Any]) -> Any:
+    if not _reads_parameters(args):
+        return f(*made)
+    with stand_ins(args[0], made[0], f):
+        return f(*made[1:])
 
 
 def all_finite(values: list[Any]) -> bool:
@@ -263,19 +280,14 @@ def settle_reached(f: Any) -> list[np.ndarray]:
     Returns:
         The NumPy arrays that it reaches.
     """
-    seen: set[int] = set()
-    stack: list[Any] = [f]
-    arrays = []
-    while stack:
-        value = stack.pop()
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        if type(value) is np.ndarray:
-            arrays.append(value)
-        elif not _tree.is_array(value):
-            stack.extend(_settle_one(value))
-    return arrays
+    found = replace_reached(f, lambda v: _settled(v, {}) if _carries(v) else v)
+    return [v for v in found if type(v) is np.ndarray]
+
+
+def _carries(value: Any) -> bool:
+    return isinstance(value, Tracer) or (
+        isinstance(value, (tuple, dict)) and any(is_tracer(v) for _, v in _tree.walk(value))
+    )
 
 
 @contextmanager
@@ -296,80 +308,3 @@ def read_only(f: Any) -> Iterator[None]:
     finally:
         for array in arrays:
             array.flags.writeable = True
-
-
-def _settle_one(value: Any) -> list[Any]:
-    """Replace the tracers right inside a value; the parts to look at next."""
-    if isinstance(value, types.FunctionType):
-        return _settle_function(value)
-    if isinstance(value, types.MethodType):
-        return [value.__self__, value.__func__]
-    if isinstance(value, functools.partial):
-        return [value.func, *value.args, *value.keywords.values()]
-    if isinstance(value, list):
-        for i, item in enumerate(value):
-            if _carries(item):
-                list.__setitem__(value, i, _settled(item, {}))
-        return list(value)
-    if isinstance(value, dict):
-        return _settle_dict(value)
-    if isinstance(value, (tuple, set, frozenset)):
-        return list(value)
-    if isinstance(value, collections.deque):
-        for i, item in enumerate(value):
-            if _carries(item):
-                value[i] = _settled(item, {})
-        return list(value)
-    if isinstance(value, type):
-        return _settle_class(value) if is_user_class(value) else []
-    if isinstance(value, types.ModuleType):
-        return []
-    _settle_slots(value)
-    return [type(value)] + (
-        _settle_dict(value.__dict__) if isinstance(getattr(value, "__dict__", None), dict) else []
-    )
-
-
-def _settle_class(cls: type) -> list[Any]:
-    for name, item in list(vars(cls).items()):
-        if _carries(item):
-            setattr(cls, name, _settled(item, {}))
-    return []
-
-
-def _settle_slots(value: Any) -> None:
-    for cls in type(value).__mro__:
-        slots = vars(cls).get("__slots__", ())
-        for name in [slots] if isinstance(slots, str) else slots:
-            if _carries(getattr(value, name, None)):
-                object.__setattr__(value, name, _settled(getattr(value, name), {}))
-
-
-def _carries(value: Any) -> bool:
-    return isinstance(value, Tracer) or (
-        isinstance(value, (tuple, dict)) and any(is_tracer(v) for _, v in _tree.walk(value))
-    )
-
-
-def _settle_dict(space: dict[Any, Any]) -> list[Any]:
-    for key, item in list(space.items()):
-        if _carries(item):
-            space[key] = _settled(item, {})
-    return list(space.values())
-
-
-def _settle_function(f: types.FunctionType) -> list[Any]:
-    found = [*(f.__defaults__ or ()), *_settle_dict(f.__dict__)]
-    for cell in f.__closure__ or ():
-        try:
-            if _carries(cell.cell_contents):
-                cell.cell_contents = _settled(cell.cell_contents, {})
-            found.append(cell.cell_contents)
-        except ValueError:
-            continue
-    for name in reads_of(f.__code__).globals:
-        item = f.__globals__.get(name)
-        if _carries(item):
-            f.__globals__[name] = _settled(item, {})
-        found.append(f.__globals__.get(name))
-    return [v for v in found if not isinstance(v, types.ModuleType)]

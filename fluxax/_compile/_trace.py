@@ -23,6 +23,7 @@ from fluxax._compile._traced import Hole, Program, Write, floating
 from fluxax._compile._tripwire import Tripwire
 from fluxax._compile._walk import FIXED, INPUT
 from fluxax._errors import InputError, warn
+from fluxax._implicit._params import Live
 
 
 class Trace:
@@ -44,6 +45,8 @@ class Trace:
         self.n_outputs = 0
         self.tripwire = Tripwire()
         self.arrays_of_arguments = _count_arrays(arguments)
+        # the function reads the parameters of Params itself: they are not passed to it
+        self.outside = bool(arguments) and isinstance(arguments[0].value, Live)
 
     def entry(self, key: Any) -> Entry | None:
         """The new entry; `None` if a number turned out to have to stay constant."""
@@ -154,10 +157,11 @@ class Trace:
         n = len(self.capture.arrays)
         arrays, numbers = inputs[:n], inputs[n:]
         raised.reason = None
-        rebuild = Rebuild(arrays, _Captured(arrays, self.arrays_of_arguments), numbers)
+        still = 0 if self.outside else self.arrays_of_arguments
+        rebuild = Rebuild(arrays, _Captured(arrays, still), numbers)
         tripwire = self.tripwire = Tripwire()
         tripwire.codes = self.capture.fixed_codes
-        args = rebuild.arguments(self.arguments)
+        args = rebuild.arguments(self.arguments[self.outside :])
         f = rebuild.function(self.function)
         tripwire.spaces = dict.fromkeys(rebuild.spaces())
         with objective(self.purpose.training, rebuild.copies_of(self.frozen())), tripwire.armed():

@@ -13,13 +13,16 @@ import numpy as np
 from fluxax import _tree
 from fluxax._compile._traced import Once, Program, ShapeMiss
 from fluxax._gradient import FlatGradient
+from fluxax._implicit._params import Params
+from fluxax._implicit._styles import check_update
 from fluxax._jax import beside
 from fluxax._parameters import put
-from fluxax.optimisers import _apply, _programs
+from fluxax.optimisers import _apply
 from fluxax.optimisers._gather import Gather, make_gather
 from fluxax.optimisers._match import match_gradient, match_model
+from fluxax.optimisers._remember import remembered
 from fluxax.optimisers._rule import version
-from fluxax.optimisers._state import Leaf, Store, merge_stores
+from fluxax.optimisers._state import Leaf, Store
 
 
 class Group:
@@ -28,13 +31,12 @@ class Group:
     def __init__(self, leaves: list[Leaf], extra: Any = None):
         self.rules = [leaf.rule for leaf in leaves]
         for leaf in leaves:
-            _programs.settle_view(leaf.rule, leaf)
+            _apply.settle_view(leaf.rule, leaf)
         self.seen = version.structure, version.now
-        self.fixed = any(map(_programs.has_constants, self.rules))
+        self.fixed = any(map(_apply.has_constants, self.rules))
         # `extra` is whatever else of the leaves shapes a program
-        signatures = tuple((_programs.signature(leaf), leaf.frozen) for leaf in leaves)
-        self.key = (extra, signatures, _programs.meeting_key(leaves))
-        self.watched = _programs.all_watched(self.rules)
+        self.key = (extra, tuple((_apply.signature(leaf), leaf.frozen) for leaf in leaves))
+        self.watched = _apply.all_watched(self.rules)
         self.vectors: dict[int, tuple[int, Any]] = {}  # by program: version and vector
 
     @property
@@ -42,7 +44,7 @@ class Group:
         """Whether something changed, somewhere, that may ask for another program."""
         return self.seen[0] != version.structure or (self.fixed and self.seen[1] != version.now)
 
-    def vector(self, numbers: _programs.Numbers, chosen: list[int] | None = None) -> Any:
+    def vector(self, numbers: _apply.Numbers, chosen: list[int] | None = None) -> Any:
         """The hyperparameters for a program (of chosen leaves); made anew when a rule changed."""
         found = self.vectors.get(id(numbers))
         if found is None or found[0] != version.now or not self.watched:
@@ -85,9 +87,9 @@ class Update:
     """The compiled update of leaves of certain signatures with gradients at certain places."""
 
     def __init__(self, leaves: list[Leaf], places: list[list[int]]):
-        self.templates = [_programs.template(leaf) for leaf in leaves]
+        self.templates = [_apply.template(leaf) for leaf in leaves]
         self.places = places  # by leaf: which gradients are summed for it
-        self.numbers = _programs.Numbers(_programs.size_for([leaf.rule for leaf in leaves]))
+        self.numbers = _apply.Numbers(_apply.size_for([leaf.rule for leaf in leaves]))
         self.rearm()
 
     def rearm(self) -> None:
@@ -134,8 +136,10 @@ def update(opt_state: Any, model: Any, grad: Any) -> tuple[Any, Any]:
     """One step: the rules turn the gradient into new parameters, which are put into the model.
 
     Args:
-        opt_state: the state tree from `setup`, or a node of it; changed in place.
+        opt_state: the state tree from `setup`, or a node of it; changed in place. With `Params`: an
+            optimisation rule, which remembers their state itself.
         model: the model, or the same part of it; changed in place as deep as its containers allow.
+            Or `Params`.
         grad: what `gradient` gave for it, or anything nested alike. Where it is `None`, the
             parameter and its state stay as they are; zeros are a step.
 
@@ -144,6 +148,7 @@ def update(opt_state: Any, model: Any, grad: Any) -> tuple[Any, Any]:
 
     Raises:
         ValueError: if the three do not belong together; nothing is changed then.
+        TypeError: if they belong to different styles.
 
     Example:
         >>> import fluxax as fx, jax.numpy as jnp
@@ -153,11 +158,26 @@ def update(opt_state: Any, model: Any, grad: Any) -> tuple[Any, Any]:
         >>> model["w"]
         Array([0.9, 2. ], dtype=float32)
     """
+    if type(model) is Params:
+        return _by_params(opt_state, model, grad)
     for plan in _recent:
         got = _gathered(plan, opt_state, model, grad)
         if got is not None:
             return opt_state, _run(plan, got, model)
     return _slowly(opt_state, model, grad)
+
+
+def _by_params(opt: Any, ps: Params, gs: Any) -> tuple[Any, Any]:
+    """The implicit style: the rule remembers the state of the parameters."""
+    check_update(opt, ps, gs)
+    live = ps.live()
+    grads = gs.at(live.order)
+    for i, array in enumerate(live):
+        if type(array) is np.ndarray:  # a copy: its memory is written to afterwards
+            list.__setitem__(live, i, jnp.array(array))
+    if live:
+        update(remembered("update", opt, live), live, grads)
+    return opt, ps
 
 
 def _gathered(plan: Plan, opt_state: Any, model: Any, grad: Any) -> Any:
@@ -216,7 +236,8 @@ def _commit(
 
 
 def _slowly(opt_state: Any, model: Any, grad: Any) -> tuple[Any, Any]:
-    """Check everything, then make a plan."""
+    """Check everything, then make plans: one for each `setup` that leaves of the tree come from."""
+    check_update(opt_state, model, grad)
     found = match_model("update", opt_state, model)
     pending = grad.__dict__.get("__pending__") if type(grad) is _tree.Node else None
     grads = match_gradient("update", opt_state, grad, model)
@@ -226,16 +247,18 @@ def _slowly(opt_state: Any, model: Any, grad: Any) -> tuple[Any, Any]:
         mine = {id(array) for _, _, array in found}
         model = put(model, lambda _, a: jnp.asarray(a) if id(a) in mine else a)
         return _slowly(opt_state, model, grad)
-    if len({id(leaf.store) for _, leaf, _ in found}) > 1:
-        merge_stores([leaf for _, leaf, _ in found])
-    plan = _make_plan(opt_state, model, grad, grads, found, found[0][1].store, pending)
-    if plan is None:
-        return opt_state, model
-    arrays, owners = plan.model.read(model)
-    values = [grads[path] for path, leaf, _ in found if path in grads and not leaf.frozen]
-    model = _run(plan, (arrays, owners, values), model)
-    _recent.insert(0, plan)
-    del _recent[_RECENT:]
+    stores = {id(leaf.store): leaf.store for _, leaf, _ in found}
+    for store in stores.values():
+        mine = [(path, leaf, array) for path, leaf, array in found if leaf.store is store]
+        plan = _make_plan(opt_state, model, grad, grads, mine, store, pending)
+        if plan is None:
+            continue
+        arrays, owners = plan.model.read(model)
+        values = [grads[path] for path, leaf, _ in mine if path in grads and not leaf.frozen]
+        model = _run(plan, (arrays, owners, values), model)
+        if len(stores) == 1:
+            _recent.insert(0, plan)
+            del _recent[_RECENT:]
     return opt_state, model
 
 
@@ -270,7 +293,7 @@ def _make_plan(
         flat=None if pending is None else _flat_positions(pending, present, grads),
         group=group,
         store=store,
-        program=_programs.program_for(key, lambda: Update(leaves, places)),
+        program=_apply.program_for(key, lambda: Update(leaves, places)),
         which=which,
         firsts=[which.index(i) for i in range(len(leaves))],
     )

@@ -1,0 +1,110 @@
+"""Which style a call looks like, and what to write: the sentences for mixed-up styles."""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+from fluxax import _tree
+from fluxax._errors import article, short
+from fluxax._implicit._grads import Grads
+from fluxax._implicit._params import Live, Params
+
+_EXPLICIT = "fx.gradient(lambda m: loss(m(x), y), model)"
+_IMPLICIT = "fx.gradient(lambda: loss(model(x), y), fx.params(model))"
+
+
+def check_gradient(f: Any, args: tuple[Any, ...]) -> None:
+    """An error unless `gradient` is called in one style: `f()` with Params alone, or without."""
+    if not args:
+        raise TypeError(
+            "gradient expects something to differentiate by, got a function alone, which looks "
+            f"like the implicit style without its Params. Write {_IMPLICIT}, or {_EXPLICIT}."
+        )
+    if any(isinstance(a, Params) for a in args):
+        if len(args) > 1:
+            raise TypeError(
+                f"gradient expects Params alone, got {len(args)} arguments: Params belong to the "
+                f"implicit style, others to the explicit one. Write {_IMPLICIT}, or {_EXPLICIT}."
+            )
+        names = _required(f)
+        if names:
+            raise TypeError(
+                "gradient expects a function without arguments with Params, got one of "
+                f"`{', '.join(names)}`, which looks like the explicit style. Write {_EXPLICIT}, or "
+                f"{_IMPLICIT}."
+            )
+    elif _takes_nothing(f) and not isinstance(args[0], Live):
+        raise TypeError(
+            f"gradient expects a function of {len(args)} argument{'s' * (len(args) > 1)}, got one "
+            f"without any, which looks like the implicit style. Write {_IMPLICIT}, or {_EXPLICIT}."
+        )
+
+
+def check_update(opt: Any, model: Any, grad: Any) -> None:
+    """An error if the arguments of `update` belong to two styles."""
+    tree = isinstance(opt, _tree.Node)
+    if isinstance(model, Params):
+        if tree:
+            raise TypeError(
+                "update expects an optimisation rule with Params, got a state tree, which belongs "
+                "to the explicit style. Write fx.update(opt, ps, gs) with opt = fx.Adam(0.1), or "
+                "fx.update(opt_state, model, grads[0])."
+            )
+        if not isinstance(grad, Grads):
+            raise TypeError(
+                f"update expects Grads with Params, got {short(grad)}, which looks like the "
+                "explicit style. Write gs = fx.gradient(lambda: loss(model(x), y), ps)."
+            )
+    elif isinstance(grad, Grads):
+        raise TypeError(
+            "update expects the gradient of the model, got Grads, which belong to the implicit "
+            "style. Write fx.update(opt, ps, gs) with the Params that they are of, or "
+            "fx.update(opt_state, model, grads[0])."
+        )
+    elif hasattr(opt, "apply") and not tree:
+        name = type(opt).__name__
+        raise TypeError(
+            f"update expects the state tree from `setup`, got {article(name)}. Write opt_state = "
+            f"fx.setup(fx.{name}(...), model) once, then fx.update(opt_state, model, grads[0]); a "
+            "rule itself belongs to the implicit style, fx.update(opt, ps, gs)."
+        )
+
+
+def check_train(who: str, opt: Any, model: Any) -> None:
+    """An error if `train` gets a state tree with Params."""
+    if isinstance(model, Params) and isinstance(opt, _tree.Node):
+        raise TypeError(
+            f"{who} expects an optimisation rule with Params, got a state tree, which belongs to "
+            f"the explicit style. Write fx.{who}(loss, ps, data, fx.Adam(0.1)), or "
+            f"fx.{who}(loss, model, data, opt_state)."
+        )
+
+
+def check_loss(who: str, loss: Any, args: tuple[Any, ...]) -> None:
+    """An error if a loss takes the model although it is trained by Params."""
+    names = _required(loss)
+    if args and isinstance(args[0], Live) and len(names) > len(args) - 1:
+        raise TypeError(
+            f"{who} expects a loss of the data alone with Params, got one of "
+            f"`{', '.join(names)}` for {len(args) - 1}, which looks like the explicit style. Write "
+            f"lambda x, y: loss(model(x), y), or fx.{who}(loss, model, data, opt_state)."
+        )
+
+
+def _required(f: Any) -> tuple[str, ...]:
+    """The names of the arguments that a plain function must be given."""
+    if not isinstance(f, types.FunctionType):
+        return ()
+    code = f.__code__
+    return code.co_varnames[: code.co_argcount - len(f.__defaults__ or ())]
+
+
+_VARIADIC = 0x04 | 0x08  # of code flags: *args and **kwargs
+
+
+def _takes_nothing(f: Any) -> bool:
+    if not isinstance(f, types.FunctionType):
+        return False
+    code = f.__code__
+    return code.co_argcount == 0 and not code.co_flags & _VARIADIC
