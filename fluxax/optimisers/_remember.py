@@ -14,7 +14,8 @@ from fluxax._errors import short
 from fluxax._implicit._params import Live, Order
 from fluxax._implicit._places import Place
 from fluxax.optimisers._rule import check_rule, fields_of, is_rule, rules_in, version, watched
-from fluxax.optimisers._state import Leaf, setup
+from fluxax.optimisers._setup import setup
+from fluxax.optimisers._state import Leaf
 
 
 def remembered(who: str, opt: Any, live: Live) -> list[Leaf]:

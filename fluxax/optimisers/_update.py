@@ -17,12 +17,12 @@ from fluxax._implicit._params import Params
 from fluxax._implicit._styles import check_update
 from fluxax._jax import beside
 from fluxax._parameters import put
-from fluxax.optimisers import _apply
+from fluxax.optimisers import _apply, _programs
 from fluxax.optimisers._gather import Gather, make_gather
 from fluxax.optimisers._match import match_gradient, match_model
 from fluxax.optimisers._remember import remembered
 from fluxax.optimisers._rule import version
-from fluxax.optimisers._state import Leaf, Store
+from fluxax.optimisers._state import Leaf, Store, merge_stores
 
 
 class Group:
@@ -31,12 +31,13 @@ class Group:
     def __init__(self, leaves: list[Leaf], extra: Any = None):
         self.rules = [leaf.rule for leaf in leaves]
         for leaf in leaves:
-            _apply.settle_view(leaf.rule, leaf)
+            _programs.settle_view(leaf.rule, leaf)
         self.seen = version.structure, version.now
-        self.fixed = any(map(_apply.has_constants, self.rules))
+        self.fixed = any(map(_programs.has_constants, self.rules))
         # `extra` is whatever else of the leaves shapes a program
-        self.key = (extra, tuple((_apply.signature(leaf), leaf.frozen) for leaf in leaves))
-        self.watched = _apply.all_watched(self.rules)
+        signatures = tuple((_programs.signature(leaf), leaf.frozen) for leaf in leaves)
+        self.key = (extra, signatures, _programs.meeting_key(leaves))
+        self.watched = _programs.all_watched(self.rules)
         self.vectors: dict[int, tuple[int, Any]] = {}  # by program: version and vector
 
     @property
@@ -44,7 +45,7 @@ class Group:
         """Whether something changed, somewhere, that may ask for another program."""
         return self.seen[0] != version.structure or (self.fixed and self.seen[1] != version.now)
 
-    def vector(self, numbers: _apply.Numbers, chosen: list[int] | None = None) -> Any:
+    def vector(self, numbers: _programs.Numbers, chosen: list[int] | None = None) -> Any:
         """The hyperparameters for a program (of chosen leaves); made anew when a rule changed."""
         found = self.vectors.get(id(numbers))
         if found is None or found[0] != version.now or not self.watched:
@@ -87,9 +88,9 @@ class Update:
     """The compiled update of leaves of certain signatures with gradients at certain places."""
 
     def __init__(self, leaves: list[Leaf], places: list[list[int]]):
-        self.templates = [_apply.template(leaf) for leaf in leaves]
+        self.templates = [_programs.template(leaf) for leaf in leaves]
         self.places = places  # by leaf: which gradients are summed for it
-        self.numbers = _apply.Numbers(_apply.size_for([leaf.rule for leaf in leaves]))
+        self.numbers = _programs.Numbers(_programs.size_for([leaf.rule for leaf in leaves]))
         self.rearm()
 
     def rearm(self) -> None:
@@ -236,7 +237,7 @@ def _commit(
 
 
 def _slowly(opt_state: Any, model: Any, grad: Any) -> tuple[Any, Any]:
-    """Check everything, then make plans: one for each `setup` that leaves of the tree come from."""
+    """Check everything, then make a plan."""
     check_update(opt_state, model, grad)
     found = match_model("update", opt_state, model)
     pending = grad.__dict__.get("__pending__") if type(grad) is _tree.Node else None
@@ -247,18 +248,16 @@ def _slowly(opt_state: Any, model: Any, grad: Any) -> tuple[Any, Any]:
         mine = {id(array) for _, _, array in found}
         model = put(model, lambda _, a: jnp.asarray(a) if id(a) in mine else a)
         return _slowly(opt_state, model, grad)
-    stores = {id(leaf.store): leaf.store for _, leaf, _ in found}
-    for store in stores.values():
-        mine = [(path, leaf, array) for path, leaf, array in found if leaf.store is store]
-        plan = _make_plan(opt_state, model, grad, grads, mine, store, pending)
-        if plan is None:
-            continue
-        arrays, owners = plan.model.read(model)
-        values = [grads[path] for path, leaf, _ in mine if path in grads and not leaf.frozen]
-        model = _run(plan, (arrays, owners, values), model)
-        if len(stores) == 1:
-            _recent.insert(0, plan)
-            del _recent[_RECENT:]
+    if len({id(leaf.store) for _, leaf, _ in found}) > 1:
+        merge_stores([leaf for _, leaf, _ in found])
+    plan = _make_plan(opt_state, model, grad, grads, found, found[0][1].store, pending)
+    if plan is None:
+        return opt_state, model
+    arrays, owners = plan.model.read(model)
+    values = [grads[path] for path, leaf, _ in found if path in grads and not leaf.frozen]
+    model = _run(plan, (arrays, owners, values), model)
+    _recent.insert(0, plan)
+    del _recent[_RECENT:]
     return opt_state, model
 
 
@@ -293,7 +292,7 @@ def _make_plan(
         flat=None if pending is None else _flat_positions(pending, present, grads),
         group=group,
         store=store,
-        program=_apply.program_for(key, lambda: Update(leaves, places)),
+        program=_programs.program_for(key, lambda: Update(leaves, places)),
         which=which,
         firsts=[which.index(i) for i in range(len(leaves))],
     )
