@@ -27,39 +27,46 @@ class Bar:
             self.total = None
         self.bar: Any = None
         self.count = 0
+        self.start: float | None = None
 
     def over(self, items: Iterator[Any]) -> Iterator[Any]:
-        """The items; the first is trained on while the bar says "compiling…"."""
-        if not self.on:
-            yield from items
-            return
-        start = time.monotonic()
+        """The items; each is trained on before the next is asked for."""
         for item in items:
-            if self.count == 0:
-                self._show("compiling…")
-            elif self.bar is None and time.monotonic() - start > _PATIENCE:
-                self._show("")
+            self.expect()
             yield item
-            self.count += 1
-            if self.bar is not None:
-                self._advance(time.monotonic() - start)
+            self.moved(1)
+
+    def expect(self) -> None:
+        """A step, or many, are about to run; the first say "compiling…"."""
+        if not self.on:
+            return
+        if self.start is None:
+            self.start = time.monotonic()
+            self._show("compiling…")
+        elif self.bar is None and self.count and time.monotonic() - self.start > _PATIENCE:
+            self._show("")
+
+    def moved(self, n: int) -> None:
+        """So many more steps were taken."""
+        if self.start is None:
+            return
+        first, self.count = self.count == 0, self.count + n
+        if self.bar is None:
+            return
+        if first:
+            self.bar.set_description("")
+        quick = time.monotonic() - self.start < _PATIENCE
+        if first and quick and not self.at_once:  # no bar unless it takes long
+            self.bar.close()
+            self.bar = None
+        else:
+            self.bar.update(n)
 
     def _show(self, text: str) -> None:
         from tqdm.auto import tqdm
 
         self.bar = tqdm(total=self.total, initial=self.count, desc=text, leave=False, unit="step")
         self.bar.refresh()
-
-    def _advance(self, seconds: float) -> None:
-        if self.count == 1:
-            self.bar.set_description("")
-            if (
-                seconds < _PATIENCE and not self.at_once
-            ):  # it was quick: no bar unless it takes long
-                self.bar.close()
-                self.bar = None
-                return
-        self.bar.update(1)
 
     def close(self) -> None:
         """Take the bar away, or leave it standing where it was asked for."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from operator import setitem
 from typing import Any, NamedTuple
 
@@ -26,7 +28,7 @@ from fluxax._parameters import put
 from fluxax.optimisers import _apply
 from fluxax.optimisers._gather import Gather, make_gather
 from fluxax.optimisers._match import match_model
-from fluxax.optimisers._state import SMALL, Leaf, Store
+from fluxax.optimisers._state import SMALL, Leaf, Store, merge_stores
 from fluxax.optimisers._update import Group, ready, update, whole
 
 
@@ -61,16 +63,18 @@ class Fused:
         self.all_places = self.owner_at == list(range(len(places.which)))
         self.plain = self.which == list(range(len(self.moving)))
         self.written = [w.name for w in program.writes]
+        self.loops: dict[Any, Any] = {}  # programs of many such steps, by what they gather
         self.rearm()
 
     def rearm(self) -> None:
         """Compile again at the next call."""
-        self.call = jax.jit(Once(self._run, "trainstep"), donate_argnums=(2, 3))
+        self.call = jax.jit(Once(self.run, "trainstep"), donate_argnums=(2, 3))
         self.fresh = True
 
-    def _run(
+    def run(
         self, parameters: Any, others: Any, arrays: Any, counts: Any, vector: Any, alive: Any
     ) -> Any:
+        """The step; to be traced."""
         program = self.program
         inputs = _merged(program, parameters, others)
         outs, grads = program.value_and_grads(inputs, self.moving)
@@ -84,7 +88,7 @@ class Fused:
     def settle(self, *arguments: Any) -> None:
         """Trace once without compiling, to learn which hyperparameters the program takes."""
         arguments = (*arguments[:4], self.numbers.placeholder(), arguments[4])
-        jax.eval_shape(self._run, *arguments)
+        jax.eval_shape(self.run, *arguments)
 
 
 def _merged(program: Program, parameters: Any, others: Any) -> list[Any]:
@@ -195,40 +199,68 @@ def _fused(plan: Plan, found: Found, model: Any) -> Fused:
     return fused
 
 
-def _run(plan: Plan, found: Found, model: Any, alive: Any) -> Step:
-    program, (parameters, others, owners, places) = found.program, found.got
+class Ready(NamedTuple):
+    """A step that is ready to run, and what puts its results into place: `(outputs, good)`."""
+
+    fused: Fused
+    arguments: tuple[Any, ...]
+    commit: Callable[[Any], tuple[Any, Any]]
+    record: Any
+
+
+def attempt(
+    who: str, loss: Any, model: Any, args: tuple[Any, ...], opt_state: Any, alive: Any
+) -> Ready | None:
+    """The step for a call, not run yet; `None` if it cannot be compiled."""
+    plan = _find_plan(who, opt_state, model)
+    purpose = plan.purposes.get(len(args)) or _new_purpose(plan, len(args))
+    found = find(loss, args, purpose, lambda: _frozen_modules(opt_state, model))
+    if found is None:
+        return None
+    return _ready(plan, found, model, _always(plan) if alive is None else alive)
+
+
+def _ready(plan: Plan, found: Found, model: Any, alive: Any) -> Ready:
+    program, (parameters, others, _, _) = found.program, found.got
     fused = plan.fused.get(program) or _fused(plan, found, model)
     store = plan.store
-    store.owned()
+    if store.shared:
+        store.owned()
     if fused.numbers.pack is None:
         fused.settle(parameters, others, store.arrays, store.counts, alive)
     vector = plan.group.vector(fused.numbers, fused.chosen)
     arguments = (parameters, others, store.arrays, store.counts, vector, alive)
-    start = time.perf_counter() if fused.fresh else None
-    if fused.fresh:
-        arguments = ready(fused, arguments, (2, 3))
-    if not fused.all_places:
-        places = [places[k] for k in fused.owner_at]
-    kept: list[Any] = []
+    commit = partial(_commit, plan, fused, found, model)
+    return Ready(fused, arguments, commit, found.site.record)
 
-    def commit(new: Any) -> None:
-        store.arrays, store.counts, xs, outs, states, good = new
-        if program.places.settable:
-            any(
-                map(
-                    setitem, places, fused.keys, xs if fused.plain else [xs[k] for k in fused.which]
-                )
-            )
-        else:
-            old = {id(parameters[p]): x for p, x in zip(fused.position, xs, strict=True)}
-            put(model, lambda _, a: old.get(id(a), a))
+
+def _commit(plan: Plan, fused: Fused, found: Found, model: Any, new: Any) -> tuple[Any, Any]:
+    """Put what a step gave into the state, the model and its layers."""
+    parameters, _, owners, places = found.got
+    store = plan.store
+    store.arrays, store.counts, xs, outs, states, good = new
+    if fused.program.places.settable:
+        if not fused.all_places:
+            places = [places[k] for k in fused.owner_at]
+        xs = xs if fused.plain else [xs[k] for k in fused.which]
+        any(map(setitem, places, fused.keys, xs))
+    else:
+        old = {id(parameters[p]): x for p, x in zip(fused.position, xs, strict=True)}
+        put(model, lambda _, a: old.get(id(a), a))
+    if states:
         any(map(setitem, owners, fused.written, states))
-        kept[:] = [Step(program.value(outs), good)]
+    return outs, good
 
-    whole(fused.call, arguments, commit)
-    if start is not None:
-        found.site.record.seconds += time.perf_counter() - start
-    return kept[0]
+
+def _run(plan: Plan, found: Found, model: Any, alive: Any) -> Step:
+    fused, arguments, commit, record = _ready(plan, found, model, alive)
+    if not fused.fresh:
+        outs, good = whole(fused.call, arguments, commit)
+        return Step(found.program.value(outs), good)
+    start = time.perf_counter()
+    outs, good = whole(fused.call, ready(fused, arguments, (2, 3)), commit)
+    record.seconds += time.perf_counter() - start
+    return Step(found.program.value(outs), good)
 
 
 def _uncompiled(
@@ -279,7 +311,7 @@ def _make_plan(who: str, opt_state: Any, model: Any) -> Plan:
         )
     stores = {id(leaf.store): leaf.store for _, leaf, _ in found}
     if len(stores) > 1:
-        _merge_stores([leaf for _, leaf, _ in found])
+        merge_stores([leaf for _, leaf, _ in found])
     store = found[0][1].store if found else Store()
     first: dict[int, tuple[_tree.Path, Leaf]] = {}
     for path, leaf, _ in found:
@@ -298,25 +330,6 @@ def _make_plan(who: str, opt_state: Any, model: Any) -> Plan:
 def _changeable(model: Any) -> bool:
     kind = _tree.kind_of(model)
     return kind is not None and kind.assign is not None
-
-
-def _merge_stores(leaves: list[Leaf]) -> None:
-    """Put leaves that several `setup` calls made into one store, so that one step serves all."""
-    store = Store()
-    offsets: dict[int, tuple[int, int]] = {}
-    for old in {id(leaf.store): leaf.store for leaf in leaves}.values():
-        offsets[id(old)] = len(store.arrays), len(store.counts)
-        store.arrays += old.arrays
-        store.counts = np.append(store.counts, np.asarray(old.counts)).astype(np.int32)
-    for leaf in {id(leaf): leaf for leaf in leaves}.values():
-        arrays, counts = offsets[id(leaf.store)]
-        leaf.slots = [
-            s._replace(i=s.i + (counts if s.sort == "count" else arrays)) for s in leaf.slots
-        ]
-        leaf.clock += counts
-        leaf.store = store
-    store.counts = beside(store.counts, store.arrays[0] if store.arrays else None)
-    store.shared = True
 
 
 def _frozen_nodes(tree: Any, model: Any, path: _tree.Path = ()) -> list[tuple[_tree.Path, Any]]:

@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import jax
 import numpy as np
 
 from fluxax import _tree
 from fluxax._bar import Bar
-from fluxax._compile._objective import first_of
 from fluxax._errors import short
 from fluxax._jax import ArrayImpl
-from fluxax._step import Step, step
+from fluxax._pass import NonFiniteLoss as NonFiniteLoss
+from fluxax._pass import Pass
+from fluxax._pieces import Pieces
+from fluxax._step import step
 from fluxax.optimisers._rule import is_rule
 from fluxax.optimisers._state import Leaf
-
-
-class NonFiniteLoss(FloatingPointError):
-    """A loss or a gradient was not finite; the model and its state are as before that item.
-
-    Attributes:
-        index: the position of the item in the data, from 0.
-        value: the loss there.
-        path: the first parameter or layer that went bad, where it is known.
-        phase: "forward" if the loss was not finite, "backward" if only a gradient was.
-        losses: the losses of the items before.
-    """
-
-    def __init__(self, index: int, value: float, losses: np.ndarray):
-        self.index, self.value, self.losses = index, value, losses
-        self.phase = "backward" if math.isfinite(value) else "forward"
-        self.path: str | None = None
-        what = (
-            f"the loss is {value}"
-            if self.phase == "forward"
-            else f"a gradient is not finite (the loss is {value})"
-        )
-        super().__init__(
-            f"Training stopped at item {index}: {what}. The model and its state are as they were "
-            "before that item. Lower the learning rate, clip the gradient, or look at that item."
-        )
 
 
 def trainstep(loss: Any, model: Any, batch: Any, opt_state: Any) -> Any:
@@ -77,8 +51,15 @@ def trainstep(loss: Any, model: Any, batch: Any, opt_state: Any) -> Any:
 
 
 def train(
-    loss: Any, model: Any, data: Any, opt_state: Any, *, progress: bool | None = None, **wrong: Any
-) -> np.ndarray:
+    loss: Any,
+    model: Any,
+    data: Any,
+    opt_state: Any,
+    *,
+    progress: bool | None = None,
+    has_aux: bool = False,
+    **wrong: Any,
+) -> Any:
     """One pass over data: a training step for every item.
 
     Args:
@@ -88,9 +69,13 @@ def train(
         opt_state: the state tree from `setup`, changed in place.
         progress: whether to show a bar; by default when the pass takes longer than a second and
             stderr is a terminal.
+        has_aux: return `(losses, aux)`, with `aux` what the loss returned beside its first
+            element, each array stacked over the items: for a loss that returns
+            `(loss, {"acc": acc})` it is `{"acc": array}`, one number per item. (Where shapes
+            differ, a list.) Nothing waits for it before the end of the pass.
 
     Returns:
-        The losses, one per item (the first element where the loss returns more).
+        The losses as a NumPy array, one per item (the first element where the loss returns more).
 
     Raises:
         NonFiniteLoss: at the first item whose loss or gradient is not finite; model and state
@@ -108,58 +93,27 @@ def train(
     if wrong:
         _refuse(wrong)
     _check("train", loss, model, opt_state)
-    run = _Pass(loss, model, opt_state)
+    run = Pass("train", loss, model, opt_state, has_aux=has_aux)
     bar = Bar(data, progress)
     try:
+        source = _in_pieces(data)
+        if source is not None:
+            run.take_pieces(Pieces("train", loss, model, source, opt_state, _items), bar)
+            data = source.rest()
         for item in bar.over(_iterate(data)):
-            run.take(item)
+            run.take(_items(item))
     finally:
         bar.close()
-    return run.losses()
+    if not run.taken:
+        warnings.warn("train found no data: nothing was trained.", stacklevel=2)
+    losses = run.losses()
+    return (losses, run.aux()) if has_aux else losses
 
 
-class _Pass:
-    """One pass: the losses stay on the device until somebody looks."""
-
-    _LOOK = 16  # how many steps may be on their way before their flag is looked at
-
-    def __init__(self, loss: Any, model: Any, opt_state: Any):
-        self.loss, self.model, self.opt_state = loss, model, opt_state
-        self.steps: list[Step] = []
-        self.alive: Any = None
-
-    def take(self, item: Any) -> None:
-        """Train on one item."""
-        args = (self.model, *_items(item))
-        done = step("train", self.loss, self.model, args, self.opt_state, self.alive)
-        self.steps.append(Step(first_of(done.value), done.good))
-        self.alive = done.good if isinstance(done.good, jax.Array) else np.bool_(done.good)
-        if len(self.steps) % self._LOOK == 0 or isinstance(done.good, bool):
-            self._look(
-                max(0, len(self.steps) - self._LOOK) if isinstance(done.good, jax.Array) else -1
-            )
-
-    def _look(self, at: int) -> None:
-        if not bool(self.steps[at].good):
-            self._stop()
-
-    def _stop(self) -> None:
-        index = next(i for i, s in enumerate(self.steps) if not bool(s.good))
-        value = float(self.steps[index].value)
-        raise NonFiniteLoss(index, value, _numbers(self.steps[:index]))
-
-    def losses(self) -> np.ndarray:
-        """The losses of the whole pass; an error if one of the last steps went wrong."""
-        if not self.steps:
-            warnings.warn("train found no data: nothing was trained.", stacklevel=3)
-        elif not bool(self.steps[-1].good):
-            self._stop()
-        return _numbers(self.steps)
-
-
-def _numbers(steps: list[Step]) -> np.ndarray:
-    values = [np.asarray(s.value) for s in steps]
-    return np.array(values, values[0].dtype if values else np.float32)
+def _in_pieces(data: Any) -> Any:
+    """Where the batches of a pass lie in arrays, if it is a loader over arrays that says so."""
+    source = getattr(data, "pieces_source", None)
+    return None if source is None else source()
 
 
 def _items(batch: Any) -> tuple[Any, ...]:

@@ -54,8 +54,8 @@ class Group:
         return found[1]
 
 
-def whole(call: Any, arguments: tuple[Any, ...], commit: Any) -> None:
-    """Run a program and put its results into place: either both happen or neither.
+def whole(call: Any, arguments: tuple[Any, ...], commit: Any) -> Any:
+    """Run a program and put its results into place, as `commit` does: both happen or neither.
 
     The program takes over the memory of its states, so its results must not get lost. `extend`
     keeps them inside C code, before Python looks at signals; `commit` may run twice.
@@ -63,7 +63,7 @@ def whole(call: Any, arguments: tuple[Any, ...], commit: Any) -> None:
     results: list[Any] = []
     try:
         results.extend(starmap(call, (arguments,)))
-        commit(results[0])
+        return commit(results[0])
     except BaseException:
         while results:
             try:
