@@ -1,12 +1,10 @@
-"""Every layer, law by law: shapes, derivatives, modes, copies, PyTorch's numbers."""
+"""Every layer, law by law: shapes, derivatives, modes, copies."""
 
 from __future__ import annotations
 
 import copy
-import json
 import pickle
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +13,6 @@ import numpy as np
 import pytest
 
 import fluxax as fx
-
-GOLDEN = json.loads(Path(__file__).with_name("golden").joinpath("layers.json").read_text("utf-8"))
 
 
 class Row(NamedTuple):
@@ -251,46 +247,3 @@ def test_making_a_model_compiles_nothing() -> None:
     jax.monitoring.clear_event_listeners()
     assert not made
     assert [event for event in events if "compile" in event], "the listener does not listen"
-
-
-# --- PyTorch ------------------------------------------------------------------------------
-
-
-def array(entry: dict[str, Any], dtype: Any = np.float32) -> Any:
-    values = np.asarray(entry["values"]).reshape(entry["shape"])
-    return values.astype(dtype) if values.dtype.kind == "f" else values
-
-
-NAMES = [f"{i} {case['layer']} {case['mode']}" for i, case in enumerate(GOLDEN["cases"])]
-
-
-@pytest.mark.parametrize("case", GOLDEN["cases"], ids=NAMES)
-def test_numbers_of_pytorch(case: dict[str, Any]) -> None:
-    layer = eval(case["layer"], dict(vars(fx)))
-    names = list(case["weights"])
-    weights = [jnp.asarray(array(case["weights"][k])) for k in names]
-    _ = fx.trainmode(layer) if case["mode"] == "train" else fx.testmode(layer)
-
-    def loss(weights: Any, x: Any) -> Any:
-        for name, w in zip(names, weights, strict=True):
-            *outer, attribute = name.split(".")
-            owner = layer
-            for part in outer:
-                owner = getattr(owner, part)
-            object.__setattr__(owner, attribute, w)
-        y = layer(x, mask="causal") if case["mode"] == "causal" else layer(x)
-        return jnp.sum(y * array(case["c"])), y
-
-    both = jax.value_and_grad(loss, (0, 1), has_aux=True)
-    (_, y), (dweights, dx) = both(weights, jnp.asarray(array(case["x"])))
-
-    def close(ours: Any, golden: Any) -> None:
-        golden = array(golden, np.float64)
-        np.testing.assert_allclose(ours, golden, rtol=1e-5, atol=1e-5 * abs(golden).max())
-
-    close(y, case["y"])
-    close(dx, case["dx"])
-    for name, dw in zip(names, dweights, strict=True):
-        close(dw, case["dweights"][name])
-    for name, value in case["state"].items():
-        close(getattr(layer, name), value)
