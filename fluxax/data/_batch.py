@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluxax._errors import short
+from fluxax._tensors import array_of, is_tensor
 from fluxax.data._observations import count, getobs, like_tuple
 
 
@@ -118,7 +119,7 @@ def _stack(rows: list[Any], axis: int, path: str) -> Any:
     return (jnp if traced else np).stack(arrays, axis=axis)
 
 
-def _asarray(x: Any, path: str, i: int) -> np.ndarray:
+def _asarray(x: Any, path: str, i: int) -> Any:
     known = isinstance(x, (list, bool, int, float, complex, np.ndarray, np.generic))
     if isinstance(x, np.ma.MaskedArray) or not (
         known or hasattr(x, "__array__") or hasattr(x, "__array_interface__")
@@ -128,7 +129,7 @@ def _asarray(x: Any, path: str, i: int) -> np.ndarray:
             f"got {short(x)} at {path.format(i)}. Pass a function as `collate=` to the loader."
         )
     try:
-        return np.asarray(x)
+        return array_of(x) if is_tensor(x) else np.asarray(x)
     except ValueError as error:
         raise ValueError(
             f"batch expects lists of numbers that form an array, got {short(x)} of uneven lists "

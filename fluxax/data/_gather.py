@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluxax._errors import short
+from fluxax._tensors import array_of, is_tensor
 
 Where = int | slice | np.ndarray
 
@@ -20,7 +21,7 @@ def is_array(x: Any) -> bool:
     >>> is_array(np.zeros(3)), is_array([1, 2, 3])
     (True, False)
     """
-    return isinstance(x, (np.ndarray, jax.Array)) or hasattr(x, "__dlpack__")
+    return isinstance(x, (np.ndarray, jax.Array)) or is_tensor(x)
 
 
 def checked_axis(x: Any, axis: int, who: str, path: str) -> int:
@@ -59,6 +60,8 @@ def take(x: Any, where: Where, axis: int) -> Any:
     axis = axis % len(x.shape)
     if isinstance(x, jax.Array):
         return _take_jax(x, where, axis)
+    if is_tensor(x):
+        return take(array_of(x), where, axis)
     x = np.asarray(x)  # a memmap's subclass must not leak into batches
     if isinstance(where, int):
         return x.take(where, axis=axis)

@@ -198,7 +198,7 @@ class DataLoader:
 
     @property
     def follows(self) -> int | None:
-        """Internal: the loader's number among those made since `fx.seed`; `None` if it is pinned."""
+        """Internal: its number among the loaders made since `fx.seed`; `None` if it is pinned."""
         self._renew()
         return self._seed.number if self._seed.root is not None else None
 
