@@ -12,10 +12,15 @@ from jax.lax import stop_gradient as stop_gradient
 from fluxax import _activations as _activations
 from fluxax import data as data
 from fluxax import init as init
+from fluxax import kernels as kernels
 from fluxax import layers as layers
 from fluxax import losses as losses
 from fluxax import optimisers as optimisers
 from fluxax._activations import *
+from fluxax._checkpoint._rotation import Checkpoints as Checkpoints
+from fluxax._checkpoint._save import load as load
+from fluxax._checkpoint._save import save as save
+from fluxax._compilation_cache import compilation_cache as compilation_cache
 from fluxax._compile._explain import eager as eager
 from fluxax._compile._explain import explain as explain
 from fluxax._compile._explain import strict as strict
@@ -24,6 +29,15 @@ from fluxax._compiled import compiled as compiled
 from fluxax._derivatives import hessian as hessian
 from fluxax._derivatives import jacobian as jacobian
 from fluxax._derivatives import pullback as pullback
+from fluxax._destructure import destructure as destructure
+from fluxax._destructure import state as state
+from fluxax._devices import bf16 as bf16
+from fluxax._devices import cpu as cpu
+from fluxax._devices import device as device
+from fluxax._devices import f16 as f16
+from fluxax._devices import f32 as f32
+from fluxax._devices import f64 as f64
+from fluxax._devices import gpu as gpu
 from fluxax._gradient import gradient as gradient
 from fluxax._gradient import withgradient as withgradient
 from fluxax._implicit._grads import Grads as Grads

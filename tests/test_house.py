@@ -19,11 +19,12 @@ ROOT = Path(__file__).resolve().parents[1]
 #: From the ground up. A room imports from floors below its own and from its own package.
 FLOORS = [
     ["_errors", "_random", "_jax", "_tensors"],
-    ["_tree"],
+    ["_tree", "_compilation_cache"],
     ["_module"],
-    ["_parameters"],
+    ["_parameters", "_remake"],
     ["_implicit"],
-    ["_show", "init", "_activations"],
+    ["_show", "init", "_activations", "_destructure"],
+    ["kernels"],
     ["_compile"],
     ["_gradient", "_compiled", "_derivatives"],
     ["optimisers"],
@@ -31,6 +32,8 @@ FLOORS = [
     ["_bar"],
     ["_train"],
     ["losses", "layers", "data"],
+    ["_state_copies"],
+    ["_checkpoint", "_devices"],
 ]
 
 #: Rooms that do not know each other, whichever floor they are on.

@@ -109,7 +109,7 @@ class Writer:
             note = {
                 "rule": self._note(leaf.rule, (), f"{where}.rule", True),
                 "state": states,
-                "steps": leaf.steps,
+                "steps": int(leaf.steps),
                 "frozen": leaf.frozen,
                 "shape": list(leaf.shape),
             }
