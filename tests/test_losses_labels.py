@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -61,6 +62,57 @@ def test_no_one_hot_array_is_made() -> None:
     f = jax.jit(jax.grad(lambda a, y: fx.logitcrossentropy(a, y)))
     memory = f.lower(jnp.ones((n, k)), jnp.ones(n, int)).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 1.5 * n * k * 4
+
+
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """Every equation of a jaxpr, those of the functions that it calls too."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in jax.tree.leaves(list(equation.params.values())):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from equations(inner)
+
+
+def one_hot_arrays(f: Any, *args: Any) -> list[str]:
+    """Where a program makes numbers of booleans, as one-hot arrays are made."""
+    return [
+        str(e)
+        for e in equations(jax.make_jaxpr(f)(*args).jaxpr)
+        if e.primitive.name == "convert_element_type" and e.invars[0].aval.dtype == bool
+    ]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_no_one_hot_array_stands_in_the_program(name: str) -> None:
+    loss, y_hat, labels = getattr(fx.losses, name), scores(name, (5, 7), -1), jnp.arange(5)
+    assert one_hot_arrays(jax.value_and_grad(loss), y_hat, labels) == []
+    made = lambda a, y: loss(a, jax.nn.one_hot(y, 7))
+    assert one_hot_arrays(jax.value_and_grad(made), y_hat, labels)  # it would be seen
+
+
+def test_ctc_is_one_scan() -> None:
+    def scans(f: Any, *args: Any) -> int:
+        return sum(e.primitive.name == "scan" for e in equations(jax.make_jaxpr(f)(*args).jaxpr))
+
+    one = jnp.zeros((6, 4)), jnp.array([0, 2])
+    batch = jnp.zeros((3, 6, 4)), jnp.array([[0, 2], [1, 3], [3, 3]])
+    assert scans(fx.ctc_loss, *one) == scans(fx.ctc_loss, *batch) == 1
+    assert scans(jax.grad(fx.ctc_loss), *batch) == 2  # there and back
+
+
+def test_the_guard_holds_back_a_label_that_is_no_class() -> None:
+    model = fx.Chain(fx.Dense(2, 3), fx.BatchNorm(3))
+    opt_state = fx.setup(fx.Adam(), model)
+    loss = lambda m, x, y: fx.logitcrossentropy(m(x), y)
+    good, bad = (np.ones((2, 2), "f4"), np.array([0, 2])), (np.ones((2, 2), "f4"), np.array([0, 3]))
+    fx.trainstep(loss, model, good, opt_state)
+    before = jax.tree.leaves(model)
+    with pytest.raises(fx.NonFiniteLoss) as caught:
+        fx.train(loss, model, [bad, good], opt_state)
+    assert caught.value.index == 0
+    for old, new in zip(before, jax.tree.leaves(model), strict=True):
+        np.testing.assert_array_equal(old, new)
 
 
 def test_label_smoothing() -> None:

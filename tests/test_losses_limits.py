@@ -81,6 +81,39 @@ def test_probabilities_of_zero_and_one(name: str, options: dict[str, Any], dtype
         assert np.isfinite(np.asarray(grad, "f4")).all()
 
 
+#: Name, predictions, targets: as far out as the loss itself stays within float16.
+FAR = [
+    ("mae", [-1e4, 1e4, 0, 1e4], [1e4, -1e4, 0, 1e4]),
+    ("mse", [-100, 100, 0, 1e4], [100, 0, 0, 1e4]),
+    ("huber_loss", [-1e4, 1e4, 0, 1e4], [1e4, -1e4, 0, 1e4]),
+    ("msle", [0, 1e4, 0, 1e4], [1e4, 0, 0, 1e4]),
+    ("poisson_loss", [0, 1e4, 1, 1e-4], [0, 1, 0, 1]),
+    ("hinge_loss", [-1e4, 1e4, 0, 1e4], [1, -1, 1, 1]),
+    ("squared_hinge_loss", [-100, 100, 0, 1e4], [1, -1, 1, 1]),
+    ("siamese_contrastive_loss", [0, 100, 1e4, 0], [0, 0, 1, 1]),
+    ("dice_coeff_loss", [0, 0, 1, 1], [0, 1, 0, 1]),
+    ("dice_coeff_loss", [0, 0, 0, 0], [0, 0, 0, 0]),
+    ("tversky_loss", [0, 0, 1, 1], [0, 1, 0, 1]),
+    ("tversky_loss", [1, 1, 1, 1], [0, 0, 0, 0]),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name, y_hat, y", FAR, ids=[f"{i} {row[0]}" for i, row in enumerate(FAR)])
+def test_far_out(name: str, y_hat: list[float], y: list[float], dtype: str) -> None:
+    """Finite, with a finite derivative, and the value of the formula in double precision."""
+    loss = getattr(fx.losses, name)
+    y_hat, y = jnp.array(y_hat, dtype), jnp.array(y, dtype)
+    options = {"eps": 0.01} if name == "msle" else {}
+    value, grad = jax.value_and_grad(lambda a: loss(a, y, **options))(y_hat)
+    assert value.dtype == grad.dtype == y_hat.dtype
+    assert np.isfinite(np.asarray(grad, "f4")).all()
+    with jax.enable_x64(True):
+        wide = [np.asarray(v, "f8") for v in (y_hat, y)]
+        exact = float(loss(*wide, **options))
+    assert float(value) == pytest.approx(exact, rel=4 * float(jnp.finfo(dtype).eps), abs=1e-6)
+
+
 def test_confident_and_wrong_still_learns() -> None:
     for loss in (fx.binarycrossentropy, fx.binary_focal_loss):
         grad = jax.grad(lambda p: loss(p, jnp.array([1.0, 0.0])))(jnp.array([0.0, 1.0]))
