@@ -19,6 +19,7 @@ from fluxax._implicit._grads import Grads
 from fluxax._implicit._params import Live, Params
 from fluxax._implicit._styles import check_gradient
 from fluxax._module import Module
+from fluxax.kernels import options_for
 
 
 class ValueAndGradient(NamedTuple):
@@ -79,7 +80,10 @@ def withgradient(f: Any, *args: Any) -> ValueAndGradient:
     outs, program = run(found, f, args, purpose)
     n, used = program.n_outputs, program.used
     flat = outs[n : n + len(used)]
-    grads = tuple([_gradient_of(program, i, arg, flat) for i, arg in enumerate(args)])
+    if len(args) == 1:
+        grads = (_gradient_of(program, 0, args[0], flat),)
+    else:
+        grads = tuple([_gradient_of(program, i, arg, flat) for i, arg in enumerate(args)])
     if len(used) < program.n_leaves:
         _warn_if_nothing(program, args, grads, found.site.record.where)
     return ValueAndGradient(program.value(outs), grads)
@@ -107,27 +111,31 @@ _purposes = [_purpose(n) for n in range(8)]
 
 def run(found: Found, f: Any, args: tuple[Any, ...], purpose: Purpose) -> tuple[Any, Program]:
     """Run a gradient program and put the states that layers wrote into place."""
-    while True:
+    try:
         program = found.program
-        start = time.perf_counter() if program.call is None else None
-        if program.call is None:
-            program.call = jax.jit(Once(_graded(program), "gradient"))
-        try:
-            outs = program.call(*found.got[0])
-            if start is not None:
-                found.site.record.seconds += time.perf_counter() - start
-            break
-        except ShapeMiss:
-            again = find_slowly(found.site, f, args, purpose)
-            assert again is not None
-            if again.program is program:
-                program.call = None
-            found = again
+        outs = program.call(*found.got[0]) if program.call else _first_call(found)
+    except ShapeMiss:
+        again = find_slowly(found.site, f, args, purpose)
+        assert again is not None
+        if again.program is found.program:
+            again.program.call = None
+        return run(again, f, args, purpose)
     if program.writes:
         first = program.n_outputs + len(program.used)
         for owner, write, state in zip(found.got[1], program.writes, outs[first:], strict=True):
             owner[write.name] = state
     return outs, program
+
+
+def _first_call(found: Found) -> Any:
+    """Compile, and run once."""
+    program, start = found.program, time.perf_counter()
+    program.call = jax.jit(
+                Once(_graded(program), "gradient"), compiler_options=options_for()
+            )
+    outs = program.call(*found.got[0])
+    found.site.record.seconds += time.perf_counter() - start
+    return outs
 
 
 def _graded(program: Program) -> Any:

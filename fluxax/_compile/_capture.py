@@ -110,7 +110,7 @@ class Capture(Functions, Objects):
         box = self.box(xs, label, boxes.LIST, len(xs), names)
         box.checks.append(("len({v}) == {k}", len(xs)))
         if named:
-            box.checks.append(("tuple({v}.names) == {k}", names))
+            box.checks.append(("{v}.names == {k}", type(xs.names)(names)))
         return self._items(box, xs, label)
 
     def take_tuple(self, xs: tuple[Any, ...], label: str) -> Spec:

@@ -61,6 +61,7 @@ class Emitter:
         self.arrays: list[str] = []
         self.numbers: dict[int, str] = {}
         self.boxes: dict[int, str] = {}
+        self.inner: dict[tuple[str, str], str] = {}  # (variable, attribute): where that is kept
         self._count = 0
 
     def constant(self, value: Any) -> str:
@@ -126,18 +127,26 @@ class Emitter:
         self.lines.append(f"{v} = {reader}")
         self.boxes[box.number] = v
         for check, known in box.checks:
-            self.require(
-                check.replace("{v}", v).replace(
-                    "{k}", "" if known is None else self.constant(known)
-                )
-            )
+            constant = repr(known) if type(known) is int else self.constant(known)
+            self.require(self.of(v, check).replace("{k}", constant))
         for read, key, part in box.parts:
             if read == "{k}":
                 self.emit(part, self.constant(key[1]))
             else:
-                self.emit(part, read.replace("{v}", v))
+                self.emit(part, self.of(v, read))
             if self.places is not None and isinstance(part, (Arr, Tied)):
-                self.places.append((part.index, _OWNERS.get(box.how, "").replace("{v}", v), key))
+                self.places.append((part.index, self.of(v, _OWNERS.get(box.how, "")), key))
+
+    def of(self, v: str, expression: str) -> str:
+        """An expression over `{v}` for a variable; its dicts are looked up once."""
+        for attribute in _INNER:
+            text = f"{{v}}.{attribute}"
+            if text in expression:
+                if (v, attribute) not in self.inner:
+                    name = self.inner[v, attribute] = self.fresh()
+                    self.lines.append(f"{name} = {v}.{attribute}")
+                expression = expression.replace(text, self.inner[v, attribute])
+        return expression.replace("{v}", v)
 
     def compile(
         self, written: list[tuple[Box, str, Any]], parameters: list[int] | None
@@ -151,7 +160,7 @@ class Emitter:
             ids = ", ".join(a.removesuffix(".copy()") for a in arrays)
             self.lines.append(f"if len({{*map(id, ({ids}))}}) != {len(arrays)}: return None")
         numbers = [self.numbers[i] for i in sorted(self.numbers)]
-        owners = ", ".join(f"{self.boxes[box.number]}.__dict__" for box, _, _ in written)
+        owners = ", ".join(self.of(self.boxes[box.number], "{v}.__dict__") for box, _, _ in written)
         if parameters is None:
             self.lines.append(f"return [{', '.join(arrays + numbers)}], [{owners}]")
         else:
@@ -168,6 +177,9 @@ class Emitter:
         exec(source, self.space)
         return self.space["guard"]
 
+
+#: Attributes that hold what a guard reads again and again.
+_INNER = ("__dict__", "__globals__", "__closure__")
 
 #: Where an assignment puts a part of each sort of box.
 _OWNERS = {boxes.OBJECT: "{v}.__dict__", boxes.LIST: "{v}", boxes.DICT: "{v}"}

@@ -96,7 +96,7 @@ def _new_site(code: Any, f: Any, purpose: Purpose) -> Site:
             where = f"{code.co_filename}:{code.co_firstlineno}"
         else:
             where = getattr(f, "__qualname__", type(f).__qualname__)
-        record = _explain.record_for((id(code), purpose[:2]), where)
+        record = _explain.record_for((id(code), purpose.name, purpose.differentiated), where)
         site = _sites[id(code), purpose] = Site(code, record)
         if len(_sites) > _SITES:
             _sites.popitem(last=False)

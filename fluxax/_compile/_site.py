@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from fluxax._compile import _explain
 from fluxax._compile._traced import Program
@@ -12,16 +12,24 @@ from fluxax._compile._traced import Program
 _RECENT, _PROGRAMS = 6, 64
 
 
-class Purpose(NamedTuple):
-    """What a program is wanted for."""
+class Purpose:
+    """What a program is wanted for; equal ones are one object, so that looking one up is cheap.
 
-    name: str  # "gradient", "step" or "value"
-    differentiated: tuple[bool, ...]  # by argument
-    settings: Any = None  # whatever else is baked in: the frozen pattern
+    Attributes:
+        name: "gradient", "step" or "value".
+        differentiated: by argument.
+        settings: whatever else is baked in: the frozen pattern.
+        training: whether layers are in train mode.
+    """
 
-    @property
-    def training(self) -> bool:
-        return self.name != "value"
+    __slots__ = ("differentiated", "name", "settings", "training")
+    _known: ClassVar[dict[Any, Purpose]] = {}
+
+    def __new__(cls, name: str, differentiated: tuple[bool, ...], settings: Any = None) -> Purpose:
+        new = super().__new__(cls)
+        new.name, new.differentiated, new.settings = name, differentiated, settings
+        new.training = name != "value"
+        return cls._known.setdefault((name, differentiated, settings), new)
 
 
 class Entry(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import starmap
 from operator import setitem
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from fluxax._implicit._params import Params
 from fluxax._implicit._styles import check_update
 from fluxax._jax import beside
 from fluxax._parameters import put
+from fluxax.kernels import options_for
 from fluxax.optimisers import _apply, _programs
 from fluxax.optimisers._gather import Gather, make_gather
 from fluxax.optimisers._match import match_gradient, match_model
@@ -95,7 +97,9 @@ class Update:
 
     def rearm(self) -> None:
         """Compile again at the next call."""
-        self.call = jax.jit(Once(self._run, "update"), donate_argnums=(2, 3))
+        self.call = jax.jit(
+            Once(self._run, "update"), donate_argnums=(2, 3), compiler_options=options_for()
+        )
         self.fresh = True
 
     def _run(self, xs: Any, grads: Any, arrays: Any, counts: Any, vector: Any) -> Any:
@@ -127,6 +131,7 @@ class Plan(NamedTuple):
     program: Update
     which: list[int]  # by place in the model: which leaf
     firsts: list[int]  # by leaf: its first place
+    plain: bool  # whether every leaf has one place, in order
 
 
 _recent: list[Plan] = []
@@ -205,32 +210,30 @@ def _run(plan: Plan, got: Any, model: Any) -> Any:
     """Run the program and put the results into place."""
     arrays, owners, grads = got
     store, program = plan.store, plan.program
-    xs = arrays if len(plan.firsts) == len(arrays) else [arrays[k] for k in plan.firsts]
-    store.owned()
+    xs = arrays if plan.plain else [arrays[k] for k in plan.firsts]
+    if store.shared:
+        store.owned()
     if program.numbers.pack is None:
         program.settle(xs, grads, store.arrays, store.counts)
     arguments = (xs, grads, store.arrays, store.counts, plan.group.vector(program.numbers))
     if program.fresh:
         arguments = ready(program, arguments, (2, 3))
-    done: list[Any] = []
     try:
-        whole(program.call, arguments, lambda new: _commit(plan, new, owners, arrays, model, done))
+        return whole(program.call, arguments, partial(_commit, plan, owners, arrays, model))
     except ShapeMiss:
         program.rearm()
         return _run(plan, got, model)
-    return done[-1]
 
 
-def _commit(
-    plan: Plan, result: Any, owners: list[Any], old: list[Any], model: Any, done: list[Any]
-) -> None:
-    plan.store.arrays, plan.store.counts, new_xs = result
+def _commit(plan: Plan, owners: list[Any], old: list[Any], model: Any, result: Any) -> Any:
+    """Put new parameters and states into place; the model, or a new one if it can't be changed."""
+    plan.store.arrays, plan.store.counts, xs = result
     if plan.model.settable:
-        any(map(setitem, owners, plan.model.keys, [new_xs[k] for k in plan.which]))
-        done.append(model)
-    else:
-        by_old = {id(a): new_xs[k] for a, k in zip(old, plan.which, strict=True)}
-        done.append(put(model, lambda _, a: by_old.get(id(a), a)))
+        new = xs if plan.plain else [xs[k] for k in plan.which]
+        any(map(setitem, owners, plan.model.keys, new))
+        return model
+    by_old = {id(a): xs[k] for a, k in zip(old, plan.which, strict=True)}
+    return put(model, lambda _, a: by_old.get(id(a), a))
 
 
 # --- the slow way -------------------------------------------------------------------------
@@ -295,6 +298,7 @@ def _make_plan(
         program=_programs.program_for(key, lambda: Update(leaves, places)),
         which=which,
         firsts=[which.index(i) for i in range(len(leaves))],
+        plain=which == list(range(len(leaves))),
     )
 
 
