@@ -11,11 +11,13 @@ import numpy as np
 from fluxax import _tree
 from fluxax._bar import Bar
 from fluxax._errors import short
+from fluxax._implicit._params import Params
 from fluxax._jax import ArrayImpl
 from fluxax._pass import NonFiniteLoss as NonFiniteLoss
 from fluxax._pass import Pass
 from fluxax._pieces import Pieces
 from fluxax._step import step
+from fluxax.optimisers._remember import by_params
 from fluxax.optimisers._rule import is_rule
 from fluxax.optimisers._state import Leaf
 
@@ -28,9 +30,9 @@ def trainstep(loss: Any, model: Any, batch: Any, opt_state: Any) -> Any:
 
     Args:
         loss: called as `loss(model, *batch)` for a plain tuple or list, else `loss(model, batch)`.
-        model: changed in place.
+        model: changed in place; or `Params`, and then the loss is called without the model.
         batch: arrays in any nesting.
-        opt_state: the state tree from `setup`, changed in place.
+        opt_state: the state tree from `setup`, changed in place; with `Params` a rule.
 
     Returns:
         What the loss returned, from before the update; `(loss, aux…)` too.
@@ -46,6 +48,8 @@ def trainstep(loss: Any, model: Any, batch: Any, opt_state: Any) -> Any:
         >>> float(fx.trainstep(lambda m, x, y: fx.mse(m(x), y), model, batch, opt_state))
         4.0
     """
+    if type(model) is Params:
+        model, opt_state = by_params("trainstep", opt_state, model)
     _check("trainstep", loss, model, opt_state)
     return step("trainstep", loss, model, (model, *_items(batch)), opt_state).value
 
@@ -64,9 +68,9 @@ def train(
 
     Args:
         loss: called as `loss(model, *d)` for a plain tuple or list `d`, else `loss(model, d)`.
-        model: changed in place.
+        model: changed in place; or `Params`, and then the loss is called without the model.
         data: any iterable: a list of tuples, `zip`, a generator, a `DataLoader`.
-        opt_state: the state tree from `setup`, changed in place.
+        opt_state: the state tree from `setup`, changed in place; with `Params` a rule.
         progress: whether to show a bar; by default when the pass takes longer than a second and
             stderr is a terminal.
         has_aux: return `(losses, aux)`, with `aux` what the loss returned beside its first
@@ -92,15 +96,20 @@ def train(
     """
     if wrong:
         _refuse(wrong)
+    implicit = (opt_state, model) if type(model) is Params else None
+    if implicit:
+        model, opt_state = by_params("train", *implicit)
     _check("train", loss, model, opt_state)
     run = Pass("train", loss, model, opt_state, has_aux=has_aux)
     bar = Bar(data, progress)
     try:
-        source = _in_pieces(data)
+        source = None if implicit else _in_pieces(data)
         if source is not None:
             run.take_pieces(Pieces("train", loss, model, source, opt_state, _items), bar)
             data = source.rest()
         for item in bar.over(_iterate(data)):
+            if implicit:  # the code of the data may have put other arrays there, or set opt.eta
+                run.model, run.opt_state = by_params("train", *implicit)
             run.take(_items(item))
     finally:
         bar.close()

@@ -43,7 +43,7 @@ class Grads:
     def _index(self, key: Any) -> int:
         """Which place an array, a place, or an owner with a name stands for."""
         if self._at is None:
-            self._at = {id(a): i for i, a in reversed(list(enumerate(self.arrays)))}
+            self._at = _firsts(self.arrays)
         if isinstance(key, Place):
             key = key.get() if key in self.order else None
         elif isinstance(key, tuple) and len(key) == 2 and not _tree.is_array(key[0]):
@@ -104,7 +104,7 @@ class Grads:
         return Params.at(self.order)
 
     def _firsts(self) -> list[int]:
-        return list({id(a): i for i, a in reversed(list(enumerate(self.arrays)))}.values())[::-1]
+        return list(_firsts(self.arrays).values())
 
     def keys(self) -> list[Any]:
         """The arrays, as they were at the gradient; tied ones once."""
@@ -172,3 +172,11 @@ class Grads:
 
 def _plus(g: Any, h: Any) -> Any:
     return h if g is None else g if h is None else g + h
+
+
+def _firsts(arrays: list[Any]) -> dict[int, int]:
+    """By the identity of an array: its first position."""
+    first: dict[int, int] = {}
+    for i, array in enumerate(arrays):
+        first.setdefault(id(array), i)
+    return first

@@ -32,6 +32,9 @@ class Live(list[Any]):
         self.order[index].put(new)
 
 
+register_pytree_node(Live, lambda live: (tuple(live), None), lambda _, arrays: list(arrays))
+
+
 class Params:
     """The trained arrays of models, by place: reading gives what stands there now.
 

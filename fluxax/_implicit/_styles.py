@@ -82,13 +82,32 @@ def check_train(who: str, opt: Any, model: Any) -> None:
 
 
 def check_loss(who: str, loss: Any, args: tuple[Any, ...]) -> None:
-    """An error if a loss takes the model although it is trained by Params."""
-    names = _required(loss)
-    if args and isinstance(args[0], Live) and len(names) > len(args) - 1:
+    """An error if a loss takes the model although it is trained by Params, or the reverse."""
+    if not isinstance(loss, types.FunctionType) or not args:
+        return
+    names, data = _required(loss), len(args) - 1
+    got = f"got one of `{', '.join(names)}` for {data} of data"
+    if isinstance(args[0], Live):
+        if len(names) > data:
+            raise TypeError(
+                f"{who} expects a loss of the data alone with Params, {got}, which looks like the "
+                f"explicit style. Write lambda x, y: loss(model(x), y), or fx.{who}(loss, model, "
+                "data, opt_state)."
+            )
+    elif loss.__code__.co_argcount == data and not loss.__code__.co_flags & _VARIADIC:
         raise TypeError(
-            f"{who} expects a loss of the data alone with Params, got one of "
-            f"`{', '.join(names)}` for {len(args) - 1}, which looks like the explicit style. Write "
-            f"lambda x, y: loss(model(x), y), or fx.{who}(loss, model, data, opt_state)."
+            f"{who} expects a loss of the model and the data, {got}, which looks like the implicit "
+            f"style. Write lambda m, x, y: loss(m(x), y), or fx.{who}(loss, fx.params(model), "
+            "data, opt) with a rule."
+        )
+
+
+def check_setup(model: Any) -> None:
+    """An error if `setup` gets Params."""
+    if isinstance(model, Params):
+        raise TypeError(
+            "setup expects a model, got Params, which belong to the implicit style. There a rule "
+            "remembers its state itself: fx.update(opt, ps, gs). Or pass the model."
         )
 
 

@@ -11,11 +11,25 @@ from collections.abc import Iterator
 from typing import Any
 
 from fluxax._errors import short
-from fluxax._implicit._params import Live, Order
+from fluxax._implicit._params import Live, Order, Params
 from fluxax._implicit._places import Place
-from fluxax.optimisers._rule import check_rule, fields_of, is_rule, rules_in, version, watched
+from fluxax._implicit._styles import check_train
+from fluxax.optimisers._optax import as_rule
+from fluxax.optimisers._rule import fields_of, is_rule, rules_in, version, watched
 from fluxax.optimisers._setup import setup
 from fluxax.optimisers._state import Leaf
+
+
+def by_params(who: str, opt: Any, ps: Params) -> tuple[Live, list[Leaf]]:
+    """The parameters as they stand now, and the state of a rule for them: model and state tree."""
+    check_train(who, opt, ps)
+    live = ps.live()
+    if not live:
+        raise ValueError(
+            f"{who} expects Params with parameters in them, got none. Their model has none that "
+            "are trained, or it is gone; keep it alive."
+        )
+    return live, remembered(who, opt, live)
 
 
 def remembered(who: str, opt: Any, live: Live) -> list[Leaf]:
@@ -26,7 +40,7 @@ def remembered(who: str, opt: Any, live: Live) -> list[Leaf]:
     """
     memory = _memories.get(id(opt))
     if memory is None or memory.opt() is not opt:
-        check_rule(who, opt)
+        as_rule(who, opt)
         memory = _memories[id(opt)] = _Memory(opt)
     memory.follow(opt)
     return memory.state(opt, live)
@@ -48,7 +62,9 @@ class _Memory:
 
     def follow(self, opt: Any) -> None:
         """Take over fields of the rule that were set since, as by `opt.eta = 0.001`."""
-        if self.rule is None or (self.version == version.now and watched(opt)):
+        if self.rule is None or not is_rule(opt):  # Optax's transformations cannot change
+            return
+        if self.version == version.now and watched(opt):
             return
         if list(map(type, rules_in(opt))) != list(map(type, rules_in(self.rule))):
             raise ValueError(

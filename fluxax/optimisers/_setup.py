@@ -9,6 +9,7 @@ import numpy as np
 
 from fluxax import _tree
 from fluxax._errors import short
+from fluxax._implicit._styles import check_setup
 from fluxax._jax import beside, is_tracer
 from fluxax._parameters import trainable_arrays
 from fluxax.optimisers._meeting import Place, Speaker, converse
@@ -55,6 +56,7 @@ def setup(rule: Any, model: Any) -> Any:
         raise TypeError(
             "setup expects a rule and a model, got a state tree. Write setup(rule, model)."
         )
+    check_setup(model)
     arrays = dict(trainable_arrays(model))
     rules = chosen_rules(rule, model, arrays)
     leaves = _leaves(model, {path: arrays[path] for path in rules}, rules)
