@@ -38,6 +38,7 @@ from fluxax._devices import f16 as f16
 from fluxax._devices import f32 as f32
 from fluxax._devices import f64 as f64
 from fluxax._devices import gpu as gpu
+from fluxax._evaluate import evaluate as evaluate
 from fluxax._gradient import gradient as gradient
 from fluxax._gradient import withgradient as withgradient
 from fluxax._implicit._grads import Grads as Grads

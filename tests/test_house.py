@@ -31,6 +31,7 @@ FLOORS = [
     ["_step"],
     ["_bar"],
     ["_train"],
+    ["_evaluate"],
     ["losses", "layers", "data"],
     ["_state_copies"],
     ["_checkpoint", "_devices"],
