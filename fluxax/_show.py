@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.tree_util import GetAttrKey
 
 from fluxax import _tree
 from fluxax._errors import short
@@ -75,6 +76,9 @@ def _plain(value: Any) -> str:
         return f"partial({', '.join([constructor(value.func), *given])})"
     if callable(value) and hasattr(value, "__name__"):
         return value.__name__
+    if _tree.kind_of(value) in (_tree.DATACLASS, _tree.FROZEN_DATACLASS, _tree.PYTREE):
+        parts = ", ".join(f"{_tree.key_name(k)}={constructor(v)}" for k, v in _tree.parts(value))
+        return f"{type(value).__name__}({parts if len(parts) <= 60 else '...'})"
     text = repr(value)
     return text if len(text) <= 60 and "\n" not in text and " at 0x" not in text else short(value)
 
@@ -269,7 +273,11 @@ def _inside(value: Any, path: _tree.Path) -> Iterator[tuple[str, Any, _tree.Path
         for inner, item in _tree.parts(part) if isinstance(part, list) else ():
             places.setdefault(id(item), []).append((*path, key, inner))
     for name, part in arguments(value):
-        yield _assigned(name, ""), part, (places.get(id(part)) or [path]).pop(0)
+        if name and vars(value).get(name) is part:
+            where = (*path, GetAttrKey(name))
+        else:
+            where = (places.get(id(part)) or [path]).pop(0)
+        yield _assigned(name, ""), part, where
 
 
 def text(model: Module, notes: Callable[[_tree.Path], str] = lambda path: "") -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -121,6 +123,34 @@ Chain(
   Dense(3, 3),                          # 3 parameters (all zero), weight tied to \
 model.layers[0].weight
 )                   # Total: 3 arrays, 15 parameters, 60 bytes."""
+    )
+
+
+def test_ties_of_a_users_model() -> None:
+    net = Net()
+    net.again, net.heads["b"] = net.blocks[0], net.blocks[0]
+    net.frozen = fx.Dense(net.enc.weight, False)
+    text = str(net)
+    assert "    'b': Dense(3, 3),                   # tied to model.blocks[0]\n" in text
+    assert "  again=Dense(3, 3),                    # tied to model.blocks[0]\n" in text
+    assert "  frozen=Dense(2, 3, bias=False),       # tied to model.enc.weight\n" in text
+    assert text.endswith("# Total: 9 arrays, 45 parameters, 180 bytes.")
+
+
+@dataclasses.dataclass
+class Table:
+    rows: Any
+    name: str = "t"
+
+
+def test_other_peoples_containers() -> None:
+    class Other(fx.Module):
+        def __init__(self) -> None:
+            self.small = Table(jnp.ones(3))
+            self.large = eqx.nn.MLP(2, 2, 2, 2, key=jax.random.key(0))
+
+    assert str(Other()).splitlines()[0] == (
+        "Other(small=Table(rows=f32[3], name='t'), large=MLP(...))  # 21 parameters"
     )
 
 
