@@ -5,6 +5,7 @@ function here takes an array, a tuple, a named tuple or a dict of them (nested
 as you like), or anything with `__len__` and `__getitem__`.
 """
 
+from fluxax.data._balance import oversample, undersample
 from fluxax.data._batch import batch, unbatch
 from fluxax.data._loader import DataLoader, eachobs
 from fluxax.data._observations import getobs, numobs
@@ -23,7 +24,9 @@ __all__ = [
     "onecold",
     "onehot",
     "onehotbatch",
+    "oversample",
     "shuffleobs",
     "splitobs",
     "unbatch",
+    "undersample",
 ]

@@ -80,7 +80,7 @@ def splitobs(
         order = None if draw is None else draw.permutation(n)
         return tuple(_part(data, order, a, b, axis) for a, b in _bounds(cuts, n))
     pieces = _stratify(np.asarray(stratified), cuts, n, draw)
-    return tuple(_part(data, piece, 0, len(piece), axis) for piece in pieces)
+    return tuple(part_of(data, piece, axis) for piece in pieces)
 
 
 def shuffleobs(data: Any, *, rng: Any = None, axis: int = 0) -> Any:
@@ -98,7 +98,7 @@ def shuffleobs(data: Any, *, rng: Any = None, axis: int = 0) -> Any:
         (True, [0, 1, 2, 3, 4])
     """
     n = count(data, axis, "shuffleobs")
-    return _part(data, _random.generator(rng).permutation(n), 0, n, axis)
+    return part_of(data, _random.generator(rng).permutation(n), axis)
 
 
 def kfolds(data: Any, k: int = 5, *, axis: int = 0) -> Iterator[tuple[Any, Any]]:
@@ -131,12 +131,21 @@ def _fold(data: Any, n: int, k: int, i: int, axis: int) -> tuple[Any, Any]:
     start = i * (n // k) + min(i, n % k)
     stop = start + n // k + (i < n % k)
     rest = np.concatenate([np.arange(start), np.arange(stop, n)])
-    return _part(data, rest, 0, len(rest), axis), _part(data, None, start, stop, axis)
+    return part_of(data, rest, axis), _part(data, None, start, stop, axis)
 
 
 def _indices_of(data: Any) -> Any:
     whole = isinstance(data, (int, np.integer)) and not isinstance(data, bool)
     return np.arange(data) if whole else data
+
+
+def part_of(data: Any, order: np.ndarray, axis: int) -> Any:
+    """The observations `order` of nested data: arrays are copied, data sets are not.
+
+    >>> part_of((np.arange(3), ["a", "b", "c"]), np.array([2, 2]), 0)
+    (array([2, 2]), ['c', 'c'])
+    """
+    return _part(data, order, 0, len(order), axis)
 
 
 def _part(data: Any, order: np.ndarray | None, start: int, stop: int, axis: int) -> Any:
