@@ -45,6 +45,7 @@ from fluxax._implicit._grads import Grads as Grads
 from fluxax._implicit._params import Params as Params
 from fluxax._implicit._params import params as params
 from fluxax._module import Module as Module
+from fluxax._module import is_training as is_training
 from fluxax._module import testmode as testmode
 from fluxax._module import trainmode as trainmode
 from fluxax._parameters import fmap as fmap
