@@ -99,7 +99,7 @@ def _by_params(f: Any, args: tuple[Any, ...]) -> ValueAndGradient:
             "Their model has none that are trained, or it is gone; keep it alive."
         )
     value, (grads,) = withgradient(f, live)
-    return ValueAndGradient(value, Grads(live, grads))
+    return ValueAndGradient(value, grads if type(grads) is Grads else Grads(live, grads))
 
 
 def _purpose(n: int) -> Purpose:
@@ -164,7 +164,8 @@ def _gradient_of(program: Program, i: int, arg: Any, flat: list[Any]) -> Any:
     nest = program.nests[i]
     if isinstance(arg, Module):
         return _tree.Node.lazy(FlatGradient(program, nest, flat))
-    return nested(nest, dict(zip(program.used, flat, strict=True)))
+    grads = nested(nest, dict(zip(program.used, flat, strict=True)))
+    return Grads(arg, grads, program.alone) if type(arg) is Live else grads
 
 
 _warned: set[str] = set()
@@ -176,7 +177,8 @@ def _warn_if_nothing(
     """Say once that the loss does not depend on a model: the outer one was used, most likely."""
     for arg, grad in zip(args, grads, strict=True):
         given = isinstance(arg, (Module, Live))
-        if given and where not in _warned and not jax.tree.leaves(grad):
+        arrays = grad.grads if isinstance(grad, Grads) else grad
+        if given and where not in _warned and not jax.tree.leaves(arrays):
             warn_untouched(where, arg)
 
 

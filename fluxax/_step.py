@@ -21,7 +21,7 @@ from fluxax._compile._program import Found, find, find_slowly
 from fluxax._compile._site import Purpose
 from fluxax._compile._traced import Once, Program, ShapeMiss
 from fluxax._gradient import warn_untouched
-from fluxax._implicit._styles import check_loss
+from fluxax._implicit._styles import check_held, check_loss
 from fluxax._jax import ArrayImpl, beside
 from fluxax._module import Module
 from fluxax._parameters import put
@@ -193,6 +193,7 @@ def _fused(plan: Plan, found: Found, model: Any) -> Fused:
     program, key = found.program, plan.group.key
     if key not in program.extra:
         program.extra[key] = Fused(program, plan.moving, plan.labels)
+        check_held(model, program.alone)
         if not program.used and plan.labels:
             warn_untouched(found.site.record.where, model)
     fused = plan.fused[program] = program.extra[key]

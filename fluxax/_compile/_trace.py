@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from fluxax._compile import _boxes as boxes
 from fluxax._compile import _explain, _reads
 from fluxax._compile._capture import Capture
 from fluxax._compile._effects import ArrayWrite, random_state, restore, restore_random
@@ -219,6 +220,8 @@ class Trace:
             ]
         program.nests = nests_of(self.arguments, program.n_arrays)
         program.labels = capture.labels
+        if self.outside:
+            program.alone = _named_alone(self.function) & frozenset(range(self.arrays_of_arguments))
         return program
 
 
@@ -253,6 +256,23 @@ def _count_arrays(specs: list[Spec]) -> int:
         elif isinstance(spec, Box):
             stack.extend(part for _, _, part in spec.parts)
     return found + 1
+
+
+def _named_alone(function: Spec) -> frozenset[int]:
+    """The arrays that stand in variables of a function, and in no container that it reads."""
+    named: set[int] = set()
+    held: set[int] = set()
+    stack = [function]
+    while stack:
+        box = stack.pop()
+        for _, _, part in box.parts if isinstance(box, Box) else ():
+            if isinstance(part, (Arr, Tied)):
+                (named if box.how in _VARIABLES else held).add(part.index)
+            stack.append(part)
+    return frozenset(named - held)
+
+
+_VARIABLES = (boxes.CELL, boxes.FUNCTION, boxes.PARTIAL)
 
 
 def _input_of(box: Box, name: str) -> int | None:

@@ -40,6 +40,7 @@ class Program:
         self.n_arrays = 0
         self.n_leaves = 0  # inputs that may have a gradient
         self.labels: list[str] = []  # of the array inputs
+        self.alone: frozenset[int] = frozenset()  # inputs that stand in variables only
         self.parameters: list[int] | None = None  # for a training step: inputs that it may change
         self.places: Any = None  # and where those stand
         self.call: Any = None

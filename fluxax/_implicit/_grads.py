@@ -30,12 +30,13 @@ class Grads:
         Array([ 6., 12.], dtype=float32)
     """
 
-    __slots__ = ("_at", "arrays", "grads", "order")
+    __slots__ = ("_at", "alone", "arrays", "grads", "order")
 
-    def __init__(self, live: Live, grads: list[Any]):
+    def __init__(self, live: Live, grads: list[Any], alone: frozenset[int] = frozenset()):
         self.order: Order = live.order
         self.arrays: list[Any] = list(live)  # as they were at the gradient
         self.grads = grads  # by place; of a tied array at its first place
+        self.alone = alone  # numbers of arrays that the function names in variables only
         self._at: dict[int, int] | None = None
 
     # -- reading and writing
@@ -148,7 +149,8 @@ class Grads:
                 got = "Grads of other ones" if isinstance(other, Grads) else short(other)
                 raise ValueError(f"{who} expects Grads of the same Params, got {got}.")
         new = Grads.__new__(Grads)
-        new.order, new.arrays, new._at = self.order, self.arrays, self._at
+        new.order, new.arrays, new.alone = self.order, self.arrays, self.alone
+        new._at = None
         new.grads = [f(*gs) for gs in zip(self.grads, *(o.grads for o in others), strict=True)]
         return new
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import types
 from typing import Any
 
+import numpy as np
+
 from fluxax import _tree
 from fluxax._errors import article, short
 from fluxax._implicit._grads import Grads
@@ -99,6 +101,24 @@ def check_loss(who: str, loss: Any, args: tuple[Any, ...]) -> None:
             f"{who} expects a loss of the model and the data, {got}, which looks like the implicit "
             f"style. Write lambda m, x, y: loss(m(x), y), or fx.{who}(loss, fx.params(model), "
             "data, opt) with a rule."
+        )
+
+
+def check_held(arrays: list[Any], alone: frozenset[int]) -> None:
+    """An error if a loss names JAX arrays in variables, where no new array can be put.
+
+    Args:
+        arrays: the parameters.
+        alone: which of the distinct ones among them.
+    """
+    distinct = list({id(a): a for a in arrays}.values()) if alone else []
+    fixed = [distinct[i] for i in alone if type(distinct[i]) is not np.ndarray]
+    if fixed:
+        raise TypeError(
+            "update expects parameters where it can put new arrays, got a JAX array "
+            f"{short(fixed[0])} that the loss names itself, so that it would go on with the old "
+            "one. Let the loss read it from a Module, a dict or a list that fx.params was given, "
+            "or make it a NumPy array."
         )
 
 

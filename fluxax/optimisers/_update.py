@@ -15,7 +15,7 @@ from fluxax import _tree
 from fluxax._compile._traced import Once, Program, ShapeMiss
 from fluxax._gradient import FlatGradient
 from fluxax._implicit._params import Params
-from fluxax._implicit._styles import check_update
+from fluxax._implicit._styles import check_held, check_update
 from fluxax._jax import beside
 from fluxax._parameters import put
 from fluxax.kernels import options_for
@@ -177,6 +177,7 @@ def _by_params(opt: Any, ps: Params, gs: Any) -> tuple[Any, Any]:
     """The implicit style: the rule remembers the state of the parameters."""
     check_update(opt, ps, gs)
     live = ps.live()
+    check_held(gs.arrays, gs.alone)
     grads = gs.at(live.order)
     for i, array in enumerate(live):
         if type(array) is np.ndarray:  # a copy: its memory is written to afterwards
