@@ -22,6 +22,7 @@ from fluxax import _tree
 from fluxax._compile._traced import Once, Program, ShapeMiss
 from fluxax._jax import beside, jaxprs_in_params
 from fluxax._step import Fused, Ready, attempt
+from fluxax.kernels import options_for
 from fluxax.optimisers._update import ready, whole
 
 #: Steps of more arithmetic than this gain nothing from a loop; of less, a piece has `_MOST` steps.
@@ -60,7 +61,9 @@ class Loop:
         self.fused, self.batch, self.wanted, self.most = fused, batch, wanted, most
         self.written = [w.input for w in program.writes]
         self.rest = [i for i in self.others if i not in batch and i not in self.written]
-        self.call = jax.jit(Once(self._run, "train"), donate_argnums=(5, 6))
+        self.call = jax.jit(
+            Once(self._run, "train"), donate_argnums=(5, 6), compiler_options=options_for()
+        )
         self.fresh = True
 
     def _run(

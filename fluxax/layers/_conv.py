@@ -12,6 +12,7 @@ from fluxax._activations import identity
 from fluxax._errors import short
 from fluxax._module import Module
 from fluxax.init import glorot_uniform
+from fluxax.kernels import settled
 from fluxax.layers._dense import tail
 from fluxax.layers._place import refuse, unfit
 from fluxax.layers._shapes import (
@@ -23,7 +24,6 @@ from fluxax.layers._shapes import (
     offset,
     pads,
     per_axis,
-    unit,
     whole,
     window,
 )
@@ -117,7 +117,7 @@ class Conv(Module):
             dimension_numbers=AXES[len(kernel)],
             feature_group_count=self.groups,
         )
-        return unit(y, self.bias, self.activation)
+        return self.activation(settled(y if self.bias is None else y + self.bias))
 
     def _arguments(self) -> list[tuple[str, Any]]:
         *kernel, n_in, n_out = self.weight.shape

@@ -14,6 +14,7 @@ from fluxax._activations import identity
 from fluxax._errors import short
 from fluxax._module import Module
 from fluxax.init import glorot_uniform, ones32
+from fluxax.kernels import dense
 from fluxax.layers._place import refuse, unfit
 from fluxax.layers._shapes import (
     as_input,
@@ -86,8 +87,8 @@ class Dense(Module):
         if x.ndim == 0 or x.shape[-1] != n_in:
             raise refuse(self, f"(…, {n_in})", x, self._advice(x))
         rows = x.reshape(math.prod(x.shape[:-1]), n_in)
-        y = (rows @ self.weight).reshape(*x.shape[:-1], n_out)
-        return unit(y, self.bias, self.activation)
+        y = dense(rows, self.weight, self.bias)
+        return self.activation(y.reshape(*x.shape[:-1], n_out))
 
     def _advice(self, x: Any) -> str:
         n_in = self.weight.shape[0]

@@ -14,6 +14,7 @@ from fluxax._activations import identity
 from fluxax._errors import short
 from fluxax._module import Module, is_training, run
 from fluxax.init import ones32, zeros32
+from fluxax.kernels import settled
 from fluxax.layers._dropout import mode
 from fluxax.layers._place import refuse, unfit
 from fluxax.layers._shapes import as_input, channels_advice, drawn, function, sizes, whole
@@ -87,6 +88,7 @@ class BatchNorm(Module):
     def __call__(self, x: Any) -> jax.Array:
         x = as_input(self, x, self.scale)
         check_channels(self, x, 2)
+        x = settled(x)
         mean, var = statistics(self, x, tuple(range(x.ndim - 1)))
         return normalised(self, x, mean, var)
 
@@ -160,7 +162,7 @@ def normalised(layer: Any, x: jax.Array, mean: Any, var: Any) -> jax.Array:
         y = (x - mean) * (factor * layer.scale) + layer.bias
     else:
         y = (x - mean) * factor
-    return layer.activation(y.astype(x.dtype))
+    return layer.activation(settled(y.astype(x.dtype)))
 
 
 def norm_arguments(layer: Any, **defaults: bool) -> list[tuple[str, Any]]:
@@ -220,6 +222,7 @@ class LayerNorm(Module):
         n = len(self.size)
         if x.shape[max(0, x.ndim - n) :] != self.size:
             raise refuse(self, f"(…, {', '.join(map(str, self.size))})", x)
+        x = settled(x)
         mean, var = moments(x, tuple(range(x.ndim - n, x.ndim)), keepdims=True)
         return normalised(self, x, mean, var)
 

@@ -14,6 +14,7 @@ from fluxax._activations import sigmoid, tanh
 from fluxax._errors import short
 from fluxax._module import Module
 from fluxax.init import glorot_uniform
+from fluxax.kernels import dense, lstm
 from fluxax.layers._place import refuse, unfit
 from fluxax.layers._shapes import (
     as_input,
@@ -62,8 +63,8 @@ class Cell(Module):
 
     def inputs(self, x: jax.Array) -> jax.Array:
         """The part of a step that does not depend on the state."""
-        xs = x @ self.Wi
-        return xs if self.bias is None else xs + self.bias
+        xs = dense(x.reshape(-1, x.shape[-1]), self.Wi, self.bias)
+        return xs.reshape(*x.shape[:-1], xs.shape[-1])
 
     def initial(self, batch: tuple[int, ...]) -> Any:
         """The state before the first step: zeros."""
@@ -71,6 +72,11 @@ class Cell(Module):
 
     def step(self, xs: jax.Array, state: Any) -> tuple[Any, Any]:
         raise NotImplementedError
+
+    def steps(self, xs: jax.Array, state: Any) -> tuple[Any, Any]:
+        """All steps of `xs`, `(T, N, gates out)`: the outputs and the last state."""
+        state, ys = lax.scan(lambda s, now: self.step(now, s)[::-1], state, xs)
+        return ys, state
 
     def _arguments(self) -> list[tuple[str, Any]]:
         shown = [("", self.Wi.shape[-2]), ("", self.Wh.shape[-2])]
@@ -150,6 +156,12 @@ class LSTMCell(Cell):
         c = sigmoid(f) * c + sigmoid(i) * tanh(g)
         h = sigmoid(o) * tanh(c)
         return h, (h, c)
+
+    def steps(self, xs: jax.Array, state: Any) -> tuple[Any, Any]:
+        if type(self).step is not LSTMCell.step or not len(xs):
+            return super().steps(xs, state)
+        hs, c = lstm(xs, self.Wh, *state)
+        return hs, (hs[-1], c)
 
 
 class GRUCell(Cell):
@@ -248,7 +260,7 @@ class Recurrent(Module):
             raise refuse(self, f"(N, T, {n_in})", x, sequence_advice(x, n_in))
         xs = jnp.swapaxes(self.cell.inputs(x), 0, 1)  # (T, N, gates out)
         state = start(self, self.cell, x.shape[:1], state)
-        state, ys = lax.scan(lambda s, now: self.cell.step(now, s)[::-1], state, xs)
+        ys, state = self.cell.steps(xs, state)
         ys = jnp.swapaxes(ys, 0, 1)  # (N, T, out)
         return (ys, state) if self.return_state else ys
 

@@ -1,0 +1,25 @@
+"""What is written for the compiler: derivative rules and options that make XLA fast on a CPU.
+
+Layers call these. Each has its plain formula beside it (`plain_dense`, …), computes the same to
+rounding, and takes every derivative that the plain one takes. On an accelerator the plain formula
+is what runs. `docs/design/cpu.md` says what each of them is against, with measurements.
+"""
+
+from fluxax.kernels._choice import choose, chosen
+from fluxax.kernels._dense import dense, plain_dense
+from fluxax.kernels._lstm import lstm, plain_lstm
+from fluxax.kernels._memory import keep_memory
+from fluxax.kernels._options import options_for
+from fluxax.kernels._settled import settled
+
+__all__ = [
+    "choose",
+    "chosen",
+    "dense",
+    "keep_memory",
+    "lstm",
+    "options_for",
+    "plain_dense",
+    "plain_lstm",
+    "settled",
+]
