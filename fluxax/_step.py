@@ -25,6 +25,7 @@ from fluxax._implicit._styles import check_held, check_loss
 from fluxax._jax import ArrayImpl, beside
 from fluxax._module import Module
 from fluxax._parameters import put
+from fluxax.kernels import options_for
 from fluxax.optimisers import _apply
 from fluxax.optimisers._gather import Gather, make_gather
 from fluxax.optimisers._match import match_model
@@ -68,7 +69,9 @@ class Fused:
 
     def rearm(self) -> None:
         """Compile again at the next call."""
-        self.call = jax.jit(Once(self.run, "trainstep"), donate_argnums=(2, 3))
+        self.call = jax.jit(
+            Once(self.run, "trainstep"), donate_argnums=(2, 3), compiler_options=options_for()
+        )
         self.fresh = True
 
     def run(

@@ -11,6 +11,7 @@ import numpy as np
 
 from fluxax import _tree
 from fluxax._jax import eval_jaxpr
+from fluxax.kernels import options_for
 
 
 class Hole:
@@ -48,7 +49,8 @@ class Program:
 
     def compile_run(self) -> Any:
         """The program without a gradient, to be called with its inputs."""
-        return jax.jit(Once(lambda *inputs: self.run(inputs), "compiled"))
+        once = Once(lambda *inputs: self.run(inputs), "compiled")
+        return jax.jit(once, compiler_options=options_for())
 
     def run(self, inputs: Any) -> list[Any]:
         """The outputs, then the written states; to be traced."""
