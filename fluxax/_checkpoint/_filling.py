@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -101,7 +102,8 @@ class Filling:
                 act()
         except BaseException:
             for undo in reversed(done):
-                undo()
+                with contextlib.suppress(Exception):  # the first error is the one to tell
+                    undo()
             raise
         _all(self.actions)
 
