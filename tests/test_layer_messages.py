@@ -207,7 +207,7 @@ MESSAGES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "mask word": (
         lambda: fx.MultiHeadAttention(4, nheads=1)(ones(2, 3, 4), mask="none"),
         ValueError,
-        "MultiHeadAttention(4, nheads=1) expects mask \"causal\" or an array of booleans, got 'none'.",
+        "expects mask \"causal\" or an array of booleans, got 'none'.",
     ),
     "group norm": (
         lambda: fx.GroupNorm(4, 3),
@@ -224,6 +224,147 @@ MESSAGES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "PixelShuffle(2) expects an image (N, …, C) with channels that r to the power of its "
         "axes of space divides, got f32[1,2,2,6].",
+    ),
+    "state": (
+        lambda: fx.LSTM(3, 5)(ones(2, 4, 3), ones(2, 5)),
+        ValueError,
+        "LSTM(3, 5) expects a state of shape (2, 5), (2, 5), got f32[2,5].",
+    ),
+    "state's size": (
+        lambda: fx.GRU(3, 5)(ones(2, 4, 3), ones(3, 5)),
+        ValueError,
+        "GRU(3, 5) expects a state of shape (2, 5), got f32[3,5].",
+    ),
+    "features second": (
+        lambda: fx.RNN(3, 5)(ones(2, 3, 7)),
+        ValueError,
+        "RNN(3, 5) expects input of shape (N, T, 3), got f32[2,3,7]. "
+        "Features come last: jnp.moveaxis(x, 1, -1).",
+    ),
+    "group norm's channels": (
+        lambda: fx.GroupNorm(4, 2)(ones(2, 4, 3, 3)),
+        ValueError,
+        "GroupNorm(4, 2) expects input of shape (N, …, 4), got f32[2,4,3,3]. "
+        "Channels come last: jnp.moveaxis(x, 1, -1).",
+    ),
+    "attention's batch": (
+        lambda: fx.MultiHeadAttention(4, nheads=1)(ones(2, 3, 4), ones(1, 3, 4)),
+        ValueError,
+        "expects queries, keys and values of one batch, keys as many as values, "
+        "got (2, 3), (1, 3) and (1, 3) (N, T).",
+    ),
+    "bilinear": (
+        lambda: fx.Bilinear((2, 3), 4)(ones(5, 2), ones(4, 3)),
+        ValueError,
+        "expects inputs of shapes (…, 2) and (…, 3), got f32[5,2] and f32[4,3].",
+    ),
+    "bilinear's sizes": (
+        lambda: fx.Bilinear((2, 3)),
+        TypeError,
+        "Bilinear expects inputs and outputs, got only a tuple of 2.",
+    ),
+    "bag": (
+        lambda: fx.EmbeddingBag(3, 2)(1),
+        ValueError,
+        "EmbeddingBag(3, 2) expects bags of indices, got 1.",
+    ),
+    "offsets": (
+        lambda: fx.EmbeddingBag(3, 2)(np.array([1, 2]), np.array([0, 3])),
+        ValueError,
+        "EmbeddingBag(3, 2) expects offsets that rise from 0 to at most 2, got others.",
+    ),
+    "offsets' kind": (
+        lambda: fx.EmbeddingBag(3, 2)(np.array([[1, 2]]), np.array([0])),
+        ValueError,
+        "expects its offsets as integers in one row, beside one row of indices, got i32[1] beside "
+        "f32[1,2,2] from the table.",
+    ),
+    "offsets' reduction": (
+        lambda: fx.EmbeddingBag(3, 2, jnp.prod)(np.array([1, 2]), np.array([0])),
+        ValueError,
+        "expects jnp.mean, sum, max or min for offsets, got another reduction.",
+    ),
+    "reduction": (
+        lambda: fx.EmbeddingBag(3, 2, "mean"),
+        TypeError,
+        "EmbeddingBag expects a function as reduction, got 'mean'.",
+    ),
+    "upsample": (
+        lambda: fx.Upsample("bilinear"),
+        ValueError,
+        "Upsample expects either scale or size, got neither.",
+    ),
+    "upsample both": (
+        lambda: fx.Upsample(scale=2, size=(3, 3)),
+        ValueError,
+        "Upsample expects either scale or size, got both.",
+    ),
+    "upsample mode": (
+        lambda: fx.Upsample("cubic", scale=2),
+        ValueError,
+        "Upsample expects mode as one of ['nearest', 'linear', 'bilinear', 'trilinear'], "
+        "got 'cubic'.",
+    ),
+    "upsample twice": (
+        lambda: fx.Upsample(2, scale=2),
+        ValueError,
+        "Upsample expects one scale, got 2 and 2.",
+    ),
+    "upsample scale": (
+        lambda: fx.Upsample(scale=0),
+        ValueError,
+        "Upsample expects scale above 0, got 0.",
+    ),
+    "upsample scales": (
+        lambda: fx.Upsample("bilinear", scale=(2, 2, 2)),
+        ValueError,
+        "Upsample expects 2 numbers for bilinear, got 3.",
+    ),
+    "upsample scale's kind": (
+        lambda: fx.Upsample(scale=None, size=3),
+        TypeError,
+        "Upsample expects size as a tuple, got 3.",
+    ),
+    "upsample word": (
+        lambda: fx.Upsample(scale="2"),
+        TypeError,
+        "Upsample expects scale as a number or several, got '2'.",
+    ),
+    "upsample input": (
+        lambda: fx.Upsample("bilinear", scale=2)(ones(1, 2, 3)),
+        ValueError,
+        "Upsample('bilinear', scale=2) expects input of shape (N, H, W, C), got f32[1,2,3]. "
+        "Add a batch axis, x[None].",
+    ),
+    "upsample nothing": (
+        lambda: fx.Upsample(scale=2)(ones(1, 0, 3)),
+        ValueError,
+        "Upsample('nearest', scale=2) expects at least one place, got f32[1,0,3].",
+    ),
+    "weight norm": (
+        lambda: fx.WeightNorm(fx.relu),
+        TypeError,
+        "WeightNorm expects a layer, got the function relu.",
+    ),
+    "weight norm's array": (
+        lambda: fx.WeightNorm(fx.Dense(2, 3, bias=False), "bias"),
+        ValueError,
+        "WeightNorm expects an array `bias` in Dense(2, 3, bias=False), got None.",
+    ),
+    "weight norm's axis": (
+        lambda: fx.WeightNorm(fx.Dense(2, 3), dims=2),
+        ValueError,
+        "WeightNorm expects dims of an array with 2 axes, got 2.",
+    ),
+    "weight norm's axes": (
+        lambda: fx.WeightNorm(fx.Dense(2, 3), dims="in"),
+        TypeError,
+        "WeightNorm expects dims as one or several axes, got 'in'.",
+    ),
+    "weight norm's layer": (
+        lambda: fx.Chain(fx.WeightNorm(fx.Dense(2, 3)))(ones(1, 4)),
+        ValueError,
+        "Dense(2, 3) expects input of shape (…, 2), got f32[1,4] at model.layers[0].layer.",
     ),
     "maxout": (
         lambda: fx.Maxout(fx.Dense(2, 3), fx.Dense(2, 4))(ones(1, 2)),

@@ -178,3 +178,40 @@ def test_an_objective_may_catch_it() -> None:
 
     model = fx.Chain(fx.Dense(3, 2))
     assert fx.gradient(either, model, ones(3, 4))[0].layers[0].weight.shape == (3, 2)
+
+
+def attending(mask: Any) -> Any:
+    """A user's model that passes a mask on."""
+
+    class Attending(fx.Module):
+        def __init__(self) -> None:
+            self.blocks = [fx.MultiHeadAttention(4, nheads=2)]
+
+        def __call__(self, x: Any) -> Any:
+            return self.blocks[0](x, mask=mask)
+
+    return Attending()
+
+
+IN_A_MODEL: dict[str, tuple[Any, Any, str]] = {
+    "channels": (fx.Conv((3, 3), 3, 4), ones(2, 8, 8, 1), "(N, H, W, 3), got f32[2,8,8,1]"),
+    "rank": (fx.Conv((3, 3), 3, 4), ones(8, 8, 3), "(N, H, W, 3), got f32[8,8,3]"),
+    "pool's rank": (fx.MaxPool((2, 2)), ones(2, 8, 3), "(N, H, W, C), got f32[2,8,3]"),
+    "norm's channels": (fx.BatchNorm(3), ones(2, 5), "(N, …, 3), got f32[2,5]"),
+    "integers": (fx.Dense(3, 2), np.ones((4, 3), int), "floating input, got i32[4,3]"),
+    "floats": (fx.Embedding(3, 2), ones(4), "integers, got f32[4]"),
+    "mask": (attending(np.ones((2, 2), bool)), ones(1, 3, 4), "(1, 2, 3, 3), got bool[2,2]"),
+    "mask's kind": (attending(ones(3, 3)), ones(1, 3, 4), "a mask of booleans, got f32[3,3]"),
+    "mask's word": (attending("padding"), ones(1, 3, 4), "booleans, got 'padding'"),
+}
+
+
+@pytest.mark.parametrize("layer, x, words", IN_A_MODEL.values(), ids=list(IN_A_MODEL))
+def test_bad_input_inside_a_model(layer: Any, x: Any, words: str) -> None:
+    """By hand and in training, with the path."""
+    place = "model.layers[1]" + (".blocks[0]" if hasattr(layer, "blocks") else "")
+    model = fx.Chain(fx.identity, layer)
+    for call in (lambda: model(x), lambda: fx.gradient(lambda m, x: jnp.sum(m(x)), model, x)):
+        with pytest.raises(ValueError, match="expects") as caught:
+            call()
+        assert f"{words} at {place}." in str(caught.value)

@@ -97,6 +97,59 @@ def test_embedding() -> None:
         assert np.isnan(jax.jit(table)(np.array([wrong]))).all()
 
 
+def test_bags() -> None:
+    bag = fx.EmbeddingBag(5, 3)
+    w = np.asarray(bag.weight)
+    ragged = [[1], [2, 3, 3], [0, 4]]
+    wanted = np.stack([w[b].mean(0) for b in ragged])
+    alike(bag(ragged), wanted)
+    alike(bag([np.array(b) for b in ragged]), wanted)
+    alike(jax.jit(bag)(np.concatenate(ragged), np.array([0, 1, 4])), wanted)
+    alike(bag(np.array([2, 3, 3])), wanted[1])
+    alike(bag([2, 3, 3]), wanted[1])
+    alike(bag(np.eye(5, dtype=bool)[[2, 3, 3]]), wanted[1])
+    for reduction in (jnp.sum, jnp.max, jnp.min):
+        bag.reduction = reduction
+        alike(bag(ragged), np.stack([reduction(w[b], axis=0) for b in ragged]))
+        assert bag([[1], [], [2]]).tolist()[1] == [0, 0, 0]
+    bag.reduction = jnp.prod
+    alike(bag(np.array([1, 2])), w[1] * w[2])
+
+
+def test_bilinear_from_arrays_and_pairs() -> None:
+    w, x, y = draw((2, 3, 4)), draw((5, 2)), draw((5, 3), 2)
+    layer = fx.Bilinear(w, False, fx.tanh)
+    wanted = np.tanh(np.einsum("ni,ijk,nj->nk", x, w, y))
+    alike(layer(x, y), wanted)
+    alike(layer((x, y)), wanted)
+    alike(layer(x[:, None], y[:, None])[:, 0], wanted)
+    same = fx.Bilinear(2, 4)
+    alike(same(x), same(x, x))
+
+
+def test_upsample_keeps_corners_and_constants() -> None:
+    x = draw((2, 3, 4, 2))
+    y = fx.Upsample("bilinear", size=(7, 9))(x)
+    alike(y[:, ::6, ::8], x[:, ::2, ::3])
+    alike(y[:, ::3, 0], x[:, :, 0])
+    alike(fx.Upsample("bilinear", scale=2)(np.ones((1, 3, 2, 1))), 1)
+    alike(fx.Upsample("bilinear", size=(1, 1))(x), x[:, :1, :1])
+    alike(fx.Upsample(2)(x), x.repeat(2, 1).repeat(2, 2))
+    assert fx.Upsample((2, 1), "nearest")(np.ones((1, 2, 2, 1), int)).dtype == jnp.int32
+
+
+def test_weight_norm_changes_nothing_at_first() -> None:
+    dense = fx.Dense(4, 3, fx.tanh)
+    layer, x = fx.WeightNorm(dense), draw((2, 4))
+    alike(layer(x), dense(x))
+    dense.weight = 3 * dense.weight  # only its direction counts
+    alike(layer(x), fx.Dense(dense.weight / 3, dense.bias, fx.tanh)(x))
+    layer.g = 2 * layer.g
+    alike(layer(x), fx.Dense(dense.weight * 2 / 3, dense.bias, fx.tanh)(x))
+    assert fx.WeightNorm(fx.Conv((3, 2), 4, 5)).g.shape == (1, 1, 1, 5)
+    assert fx.WeightNorm(dense, "bias", dims=-1).g.shape == (1,)
+
+
 def test_batchnorm_by_hand() -> None:
     layer, x = fx.BatchNorm(3), 2 + 3 * draw((4, 5, 3))
     before = layer(x)
@@ -194,6 +247,20 @@ def test_recurrent_layers_run_their_cells() -> None:
         alike(layer(x[:, 1:], half), layer(x)[:, 1:])
 
 
+def test_recurrent_layers_give_their_state() -> None:
+    x = draw((2, 5, 3))
+    for kind in (fx.RNN, fx.LSTM, fx.GRU, fx.GRUv3):
+        layer = kind(3, 4, return_state=True)
+        whole, last = layer(x)
+        first, half = layer(x[:, :2])
+        second, end = layer(x[:, 2:], half)
+        alike(jnp.concatenate([first, second], 1), whole)
+        jax.tree.map(alike, end, last)
+        one = jax.tree.map(lambda s: s[0], half)  # one state for all observations
+        alike(layer(x[:1, 2:], one)[0], second[:1])
+    assert fx.LSTM(3, 4, init=fx.zeros32, init_recurrent=fx.orthogonal).cell.Wi.sum() == 0
+
+
 def test_gru_v3_by_hand() -> None:
     cell, x, h = fx.GRUv3Cell(3, 4, rng=0), draw((2, 3)), draw((2, 4), 2)
     cell.bias = jnp.asarray(draw((12,), 3))
@@ -226,6 +293,13 @@ def test_attention_masks_and_scores() -> None:
         assert ((np.asarray(masked) > 0) == mask[:, None]).all()
     shift = np.where(mask, 0, -1e9).astype(np.float32)[:, None]
     alike(mha(q, k, bias=shift), mha(q, k, mask=mask))
+    padding = fx.make_padding_mask([2, 0], 5)
+    y, scores = mha(q, k, mask=padding, return_scores=True)
+    assert not np.asarray(scores)[0, :, :, 2:].any()
+    assert not np.asarray(scores)[1].any()  # nothing to see: zeros, not NaN
+    alike(y[0], mha(q, k[:, :2])[0])
+    grad = jax.grad(lambda q: mha(q, k, mask=padding).sum())(q)
+    assert np.isfinite(grad).all()
     causal = np.tril(np.ones((3, 3), bool))
     alike(mha(q, mask="causal"), mha(q, mask=causal))
 

@@ -101,7 +101,8 @@ class EmbeddingBag(Module):
     def __call__(self, x: Any, offsets: Any = None) -> jax.Array:
         if isinstance(x, (list, tuple)) and offsets is None and all(map(np.ndim, x)):
             offsets = np.array([0, *accumulate(map(len, x))][:-1], np.int32)
-            x = np.concatenate(x) if x else np.zeros(0, np.int32)
+            x = [part for part in map(jnp.asarray, x) if part.size]  # an empty one has no type
+            x = jnp.concatenate(x) if x else jnp.zeros(0, int)
         rows = rows_of(self, x)
         if offsets is not None:
             return self._by_offsets(rows, as_array(self, offsets))

@@ -234,7 +234,7 @@ def start(layer: Any, cell: Cell, batch: tuple[int, ...], state: Any) -> Any:
     state = tuple(state) if isinstance(state, list) else state
     try:
         return jax.tree.map(
-            lambda s, z: jnp.broadcast_to(jnp.asarray(s, z.dtype), z.shape), state, zeros
+            lambda z, s: jnp.broadcast_to(jnp.asarray(s, z.dtype), z.shape), zeros, state
         )
     except (TypeError, ValueError):
         wanted = ", ".join(str(z.shape) for z in jax.tree.leaves(zeros))
