@@ -98,7 +98,7 @@ class _Step:
     def alone_unit(self, k: int) -> _Unit:
         """The step of a leaf with arrays of its own."""
         leaf, x = self.leaves[k], self.xs[k]
-        rule = now(leaf.rule, self.counts[leaf.clock], x)
+        rule = now(leaf.rule, self.counts[leaf.clock])
 
         def apply(state: list[Any], x: Any, dx: Any) -> tuple[list[Any], Any, Any]:
             whole = jax.tree.unflatten(leaf.structure, state)
@@ -165,7 +165,7 @@ class _Step:
         x, dx = (self._block(rows, source, n, width) for source in (self.xs, self.grads))
         members = [rows.get(row, some) for row in range(n)]
         clocks = self.counts[np.array([self.leaves[k].clock for k in members])][:, None]
-        view = rows_view(now(first.rule, clocks, x), self.pack, members)
+        view = rows_view(now(first.rule, clocks), self.pack, members)
 
         def apply(state: list[Any], x: Any, dx: Any) -> tuple[list[Any], Any, Any]:
             new, new_x, taken = take(view, jax.tree.unflatten(first.structure, state), x, dx)

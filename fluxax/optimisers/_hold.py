@@ -41,13 +41,15 @@ class LeafStep:
         def flat(state: list[Any], x: Any, dx: Any) -> list[Any]:
             new, new_x, taken = apply(state, x, dx)
             new = [_cast(n, o.dtype) for n, o in zip(new, state, strict=True)]
-            self.taken: Any = taken if isinstance(taken, bool) else None
+            always.append(taken)
             return [*new, new_x, *([] if isinstance(taken, bool) else [taken])]
 
+        always: list[Any] = []
         self.state, self.x = state, x
         self.inputs = [*state, x, dx]
         self.closed = jax.make_jaxpr(flat)(state, x, dx)
         self.jaxpr = self.closed.jaxpr
+        self.taken = always[0]  # a flag is an output instead
         self.scalars = _Scalars(self.closed, len(state), vector)
 
     def finish(self, given: dict[Any, Any], good: Any) -> tuple[list[Any], Any, Any]:
@@ -176,7 +178,7 @@ def _in(atom: Any, variables: set[Any]) -> bool:
 
 
 def _is_count(var: Any) -> bool:
-    return var.aval.shape == () and np.issubdtype(var.aval.dtype, np.integer)
+    return var.aval.shape == () and jnp.issubdtype(var.aval.dtype, np.integer)
 
 
 def _all_single(outvars: list[Any]) -> bool:

@@ -37,6 +37,8 @@ class Hyper:
         return self.pack.hyper(f"{self.pack.known(f)}({self.name})")
 
     def _with(self, other: Any, op: str, *, swap: bool) -> Any:
+        if isinstance(other, Timed):
+            return other._with(self, op, swap=not swap)
         if isinstance(other, (Hyper, int, float)):
             theirs = other.name if isinstance(other, Hyper) else self.pack.known(other)
             a, b = (theirs, self.name) if swap else (self.name, theirs)
@@ -83,11 +85,41 @@ class Rows(Hyper):
         return Rows([-part for part in self.parts], self.pack)
 
     def _with(self, other: Any, op: str, *, swap: bool) -> Any:
-        if isinstance(other, (Hyper, int, float)):
+        if isinstance(other, (Hyper, int, float)) and not isinstance(other, Timed):
             theirs = other.parts if isinstance(other, Rows) else [other] * len(self.parts)
             new = [a._with(b, op, swap=swap) for a, b in zip(self.parts, theirs, strict=True)]
             return Rows(new, self.pack)
         return super()._with(other, op, swap=swap)
+
+
+class Timed(Hyper):
+    """A scheduled hyperparameter: its value now, from the step count on the device.
+
+    Wide until it meets an array, as numbers are: `1 - eta` is not rounded to the array's dtype.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any):
+        self.value = value.astype(pack_dtype())
+
+    def on(self, like: Any) -> Any:
+        return _beside(self.value, like)
+
+    def map(self, f: Callable[[Any], Any]) -> Hyper:
+        return Timed(f(self.value))
+
+    def __neg__(self) -> Hyper:
+        return Timed(-self.value)
+
+    def _with(self, other: Any, op: str, *, swap: bool) -> Any:
+        plain = isinstance(other, (Hyper, int, float))
+        if not plain and not hasattr(other, "dtype"):
+            return NotImplemented
+        theirs = other.on(self.value) if isinstance(other, Hyper) else other
+        mine = self.value if plain else self.on(other)
+        result = getattr(operator, op)(*((theirs, mine) if swap else (mine, theirs)))
+        return Timed(result) if plain else result
 
 
 _OPERATORS = ("add", "sub", "mul", "truediv", "pow")

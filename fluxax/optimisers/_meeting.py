@@ -17,8 +17,8 @@ from fluxax.optimisers._rule import Rule, rules_in
 class Place(NamedTuple):
     """Where a leaf's array stood in the model that was given to `setup`."""
 
-    index: int
-    tree: Any  # nested like that model, with the index of a leaf at each
+    number: int
+    tree: Any  # nested like that model, with the number of a leaf at each
 
 
 class Part(NamedTuple):
@@ -46,6 +46,10 @@ class WholeTree(Rule):
     def meet(self, parts: list[Part]) -> Sequence[Any]:
         """The answers to what `apply` asks, one for each part."""
         raise TypeError(f"{type(self).__name__} asks nothing.")
+
+    def rehearse(self, part: Part) -> Any:
+        """An answer of the right shape, where only shapes are wanted."""
+        return self.meet([part])[0]
 
 
 class Speaker:
@@ -84,6 +88,7 @@ class _Asked(Exception):
 
 class _Now(threading.local):
     speaker: Speaker | None = None
+    rehearsing: bool = False
 
 
 _now = _Now()
@@ -92,6 +97,8 @@ _now = _Now()
 def ask(part: Part) -> Any:
     """The answer for a part; outside of a meeting it is alone."""
     speaker = _now.speaker
+    if _now.rehearsing:
+        return part.rule.rehearse(part)
     if speaker is None:
         return (part.rule.begin if part.dx is None else part.rule.meet)([part])[0]
     if speaker.at == len(speaker.answers):
@@ -109,6 +116,16 @@ def speaking(speaker: Speaker | None) -> Iterator[None]:
         yield
     finally:
         _now.speaker = before
+
+
+@contextmanager
+def rehearsing() -> Iterator[None]:
+    """Answers in this block are of the right shape only."""
+    before, _now.rehearsing = _now.rehearsing, True
+    try:
+        yield
+    finally:
+        _now.rehearsing = before
 
 
 def restart() -> None:

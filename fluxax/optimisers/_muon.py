@@ -47,7 +47,7 @@ class Muon(Rule):
         >>> _, step = rule.apply(rule.init(x), x, jnp.array([[3.0, 0.0], [0.0, 0.3]]))
         >>> print(jnp.round(step, 2))  # 3 and 0.3 have come near each other
         [[0.07 0.  ]
-         [0.   0.01]]
+         [0.   0.07]]
 
     Reference: Jordan et al. 2024, kellerjordan.github.io/posts/muon; the defaults are its.
     """

@@ -55,11 +55,14 @@ class Transformation(WholeTree):
         state, update = ask(Part(self, state, x, dx))
         return state, -update if self.last else update
 
+    def rehearse(self, part: Part) -> Any:
+        return part.state, part.dx
+
     def begin(self, parts: list[Part]) -> list[Any]:
         """The state for all parameters, taken apart: by leaf a dict from a path to an array."""
         tree = _tree_of(parts, [p.x for p in parts])
         state = {path: jnp.asarray(v) for path, v in _by_path(self.tx.init(tree)).items()}
-        common = _by_path(jax.eval_shape(self.tx.init, _tree_of(parts, [None] * len(parts))))
+        common = self._common(_tree_of(parts, [None] * len(parts)))
         paths = {k: path for path, k in tree_flatten_with_path(_indices(parts))[0]}
         kept: list[dict[str, Any]] = [{} for _ in parts]
         for path, value in state.items():
@@ -72,6 +75,13 @@ class Transformation(WholeTree):
                 owner = max(fitting, key=lambda k: len(paths[k]))
                 kept[owner][jax.tree_util.keystr(path)] = value
         return kept if len(parts) > 1 or parts[0].place else [_plain(kept[0])]
+
+    def _common(self, nothing: Any) -> dict[Any, Any]:
+        """What the state has without any parameter: that belongs to none."""
+        try:
+            return _by_path(jax.eval_shape(self.tx.init, nothing))
+        except (ValueError, TypeError, IndexError):  # one that cannot do without
+            return {}
 
     def meet(self, parts: list[Part]) -> list[Any]:
         """By leaf: its new state, and what Optax gives for it."""
@@ -106,7 +116,7 @@ def _by_path(tree: Any) -> dict[Any, Any]:
 def _indices(parts: list[Part]) -> Any:
     """A tree nested like the model, with the number of a part where its array stands."""
     places = [p.place or Place(0, 0) for p in parts]
-    order = {place.index: k for k, place in enumerate(places)}
+    order = {place.number: k for k, place in enumerate(places)}
     return jax.tree.map(order.get, places[0].tree)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 from fluxax import _tree
 from fluxax.optimisers._optax import as_rule
@@ -33,13 +33,17 @@ def _chooser(
 ) -> Callable[[_tree.Path, Any], Any]:
     if type(rule) is dict and (not rule or all(isinstance(k, str) for k in rule)):
         return _by_prefix(rule, model, wanted)
-    plain = callable(rule) and _tree.kind_of(rule) is None  # a model is callable too
-    if plain and not is_rule(rule) and not isinstance(rule, type):
+    if _is_function(rule):
         return lambda path, array: _checked(
             rule(dotted(model, path), array), f"the function's result for {dotted(model, path)}"
         )
     one = as_rule("setup", rule)
     return lambda path, array: one
+
+
+def _is_function(rule: Any) -> TypeGuard[Callable[[str, Any], Any]]:
+    plain = callable(rule) and _tree.kind_of(rule) is None  # a model is callable too
+    return plain and not is_rule(rule) and not isinstance(rule, type)
 
 
 def _checked(rule: Any, what: str) -> Any:

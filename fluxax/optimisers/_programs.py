@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluxax._module import static_key
-from fluxax.optimisers._hyper import Pack, pack_dtype, real_dtype
-from fluxax.optimisers._meeting import Place, restart, speaking
+from fluxax.optimisers._hyper import Pack, Timed, pack_dtype
+from fluxax.optimisers._meeting import Place, rehearsing, restart
 from fluxax.optimisers._rule import fields_of, is_rule, rules_in, watched
 from fluxax.optimisers._state import Leaf, Slot
 from fluxax.optimisers._taken import take
@@ -41,9 +41,9 @@ def settle_view(rule: Any, leaf: Leaf) -> None:
     count = jax.ShapeDtypeStruct((), np.int32)
 
     def attempt(vector: Any, state: Any, x: Any, count: Any) -> Any:
-        return apply_one(now(rule, count, x), Pack(vector), 0, state, x, x)[1]
+        return apply_one(now(rule, count), Pack(vector), 0, state, x, x)[1]
 
-    with speaking(None):
+    with rehearsing():
         jax.eval_shape(attempt, vector, leaf.abstract_state(), x, count)
 
 
@@ -71,7 +71,7 @@ def meeting_key(leaves: list[Leaf]) -> Any:
         return None
     trees = list({id(p.tree): p.tree for p in places if p}.values())
     ids = [id(tree) for tree in trees]
-    met = tuple(p and (p.index, ids.index(id(p.tree))) for p in places)
+    met = tuple(p and (p.number, ids.index(id(p.tree))) for p in places)
     return tuple(map(jax.tree.structure, trees)), met
 
 
@@ -136,16 +136,14 @@ def template(leaf: Leaf) -> Template:
     return Template(leaf.rule, leaf.structure, slots, leaf.shape, leaf.clock, leaf.place)
 
 
-def now(rule: Any, clock: Any, x: Any) -> Any:
-    """A rule with its schedules evaluated at the steps taken so far, in the dtype of `x`."""
+def now(rule: Any, clock: Any) -> Any:
+    """A rule with its schedules evaluated at the steps taken so far."""
     if not schedules_in(rule):
         return rule
-    at = lambda f: (
-        jax.vmap(lambda t: jnp.asarray(f(t)))(clock[:, 0])[:, None]
-        if clock.ndim
-        else jnp.asarray(f(clock))
-    )
-    return timed(rule, lambda f: at(f).astype(real_dtype(x)))
+    if not clock.ndim:
+        return timed(rule, lambda f: Timed(jnp.asarray(f(clock))))
+    at = lambda f: jax.vmap(lambda t: jnp.asarray(f(t)))(clock[:, 0])[:, None]
+    return timed(rule, lambda f: Timed(at(f)))
 
 
 def apply_one(rule: Any, pack: Pack, i: int, state: Any, x: Any, dx: Any) -> tuple[Any, Any, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import types
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -276,8 +277,18 @@ def assignments(rule: Any, name: str, value: Any) -> list[tuple[Any, str, Any]]:
 
 def show(rule: Any) -> str:
     """A rule as its constructor, every field named."""
-    inside = ", ".join(f"{n}={getattr(rule, n)!r}" for n in fields_of(rule))
+    inside = ", ".join(f"{n}={_shown(getattr(rule, n))}" for n in fields_of(rule))
     return f"{type(rule).__name__}({inside})"
+
+
+def _shown(value: Any) -> str:
+    return name_of(value) if isinstance(value, types.FunctionType) else repr(value)
+
+
+def name_of(function: Any) -> str:
+    """What a schedule is called: of one that a function has made, that function's name."""
+    name = getattr(function, "__qualname__", type(function).__name__)
+    return "schedule" if "<lambda>" in name else name.split(".<locals>")[0].split(".")[-1]
 
 
 def unknown_field(who: str, rule: Any, name: str) -> str:

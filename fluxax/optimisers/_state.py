@@ -18,8 +18,9 @@ import numpy as np
 
 from fluxax import _tree
 from fluxax._errors import short
-from fluxax._jax import beside
-from fluxax.optimisers._rule import changed, check_rule
+from fluxax._jax import beside, is_key
+from fluxax.optimisers._rule import changed, check_rule, name_of
+from fluxax.optimisers._views import timed
 
 
 class Slot(NamedTuple):
@@ -84,7 +85,8 @@ class Store:
     def owned(self) -> None:
         """Make sure that nobody else holds the arrays, so that a program may use their memory."""
         if self.shared:
-            self.arrays = [jnp.array(a, copy=True) for a in self.arrays]
+            copied = lambda a: duplicate(a) if is_key(a) else jnp.array(a, copy=True)
+            self.arrays = list(map(copied, self.arrays))
             self.counts = jnp.array(self.counts, copy=True)
             self.shared = False
 
@@ -96,6 +98,24 @@ class Store:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "shared": True}
+
+
+def duplicate(array: Any) -> Any:
+    """A copy of a state array, by way of the host, which compiles nothing."""
+    if is_key(array):
+        data = duplicate(jax.random.key_data(array))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
+    return beside(np.array(array), array)
+
+
+class Scheduled:
+    """A schedule as it prints: its value now, and where that comes from."""
+
+    def __init__(self, schedule: Any, step: int):
+        self.schedule, self.step = schedule, step
+
+    def __repr__(self) -> str:
+        return f"{float(self.schedule(self.step)):.6g} by {name_of(self.schedule)}({self.step})"
 
 
 class Token:
@@ -111,6 +131,8 @@ class Leaf:
         rule: the rule, a copy of its own; `leaf.rule.eta = 0.1` works like `adjust`.
         state: what the rule's `init` gave and its `apply` keeps: arrays in a tuple, or `None`.
         frozen: whether the array is left alone.
+        steps: how many steps the array has taken.
+        now: the rule with schedules replaced by their present values.
     """
 
     def __init__(self, rule: Any, x: Any, store: Store, where: str, state: Any, place: Any = None):
@@ -138,9 +160,18 @@ class Leaf:
         changed()
 
     @property
-    def steps(self) -> int:
-        """How many steps the array has taken; reading it waits for the device."""
-        return int(self.store.counts[self.clock])
+    def steps(self) -> Any:
+        """How many steps the array has taken, on the device: `int` of it waits, having it does not."""
+        return jnp.asarray(self.store.counts[self.clock])
+
+    @property
+    def now(self) -> Any:
+        """The rule as it is for the next step: schedules replaced by their values, not waited for.
+
+        `leaf.now.eta` is a number, or of a schedule an array on the device.
+        """
+        steps = self.steps
+        return timed(self._rule, lambda f: jnp.asarray(f(steps)))
 
     @property
     def frozen(self) -> bool:
@@ -189,7 +220,10 @@ class Leaf:
     def __repr__(self) -> str:
         state = jax.tree.map(short, self.peek(), is_leaf=_tree.is_array)
         shown = repr(state).replace("'", "")
-        return f"Leaf({self._rule!r}, {shown}{', frozen=True' if self._frozen else ''})"
+        taken = int(np.asarray(self.store.counts)[self.clock])
+        rule = timed(self._rule, lambda f: Scheduled(f, taken))
+        marks = f"{f', steps={taken}' if taken else ''}{', frozen=True' if self._frozen else ''}"
+        return f"Leaf({rule!r}, {shown}{marks})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Leaf) or (self._rule, self._frozen) != (

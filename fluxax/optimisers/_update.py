@@ -16,7 +16,6 @@ from fluxax._compile._traced import Once, Program, ShapeMiss
 from fluxax._gradient import FlatGradient
 from fluxax._implicit._params import Params
 from fluxax._implicit._styles import check_held, check_update
-from fluxax._jax import beside
 from fluxax._parameters import put
 from fluxax.kernels import options_for
 from fluxax.optimisers import _apply, _programs
@@ -24,7 +23,7 @@ from fluxax.optimisers._gather import Gather, make_gather
 from fluxax.optimisers._match import match_gradient, match_model
 from fluxax.optimisers._remember import remembered
 from fluxax.optimisers._rule import version
-from fluxax.optimisers._state import Leaf, Store, merge_stores
+from fluxax.optimisers._state import Leaf, Store, duplicate, merge_stores
 
 
 class Group:
@@ -82,8 +81,7 @@ def ready(program: Any, arguments: tuple[Any, ...], states: tuple[int, ...]) -> 
     The first call compiles, in Python code that an interrupt or an error can leave.
     """
     program.fresh = False
-    copy = lambda a: beside(np.array(a), a)  # through the host, which compiles nothing
-    return tuple(jax.tree.map(copy, x) if i in states else x for i, x in enumerate(arguments))
+    return tuple(jax.tree.map(duplicate, x) if i in states else x for i, x in enumerate(arguments))
 
 
 class Update:

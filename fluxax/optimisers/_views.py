@@ -6,8 +6,8 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-from fluxax.optimisers._hyper import Pack, Rows
-from fluxax.optimisers._rule import fields_of, is_number, is_rule, members_of, own_fields, rules_in
+from fluxax.optimisers._hyper import Pack, Rows, Timed
+from fluxax.optimisers._rule import fields_of, is_number, is_rule, own_fields, rules_in
 
 
 def room(rules: Any) -> int:
@@ -41,7 +41,12 @@ def array_view(rule: Any, pack: Pack, index: int, like: Any) -> Any:
     A rule inside another (a chain's member) keeps `Hyper`s, which are exact, if it can.
     """
     array = lambda path: pack.hyper(path).on(like)
-    return _view(rule, f"rules[{index}]", array, pack.hyper)
+    return _view(_settled(rule, like), f"rules[{index}]", array, pack.hyper)
+
+
+def _settled(rule: Any, like: Any) -> Any:
+    """A rule whose scheduled numbers are arrays."""
+    return _replaced(rule, lambda v: v.on(like) if isinstance(v, Timed) else v)
 
 
 def schedules_in(rule: Any) -> bool:
@@ -59,27 +64,38 @@ def _is_schedule(rule: Any, name: str, value: Any) -> bool:
 
 def timed(rule: Any, evaluate: Callable[[Any], Any]) -> Any:
     """A copy of a rule with `evaluate(schedule)` in place of every schedule."""
+    schedules = {id(f) for r in rules_in(rule) for f in _schedules_of(r)}
+    return _replaced(rule, lambda v: evaluate(v) if id(v) in schedules else v)
+
+
+def _schedules_of(rule: Any) -> list[Any]:
+    values = {n: getattr(rule, n) for n in own_fields(rule)}
+    found = []
+    for name, value in values.items():
+        if _is_schedule(rule, name, value):
+            found += [v for v in (value if isinstance(value, tuple) else [value]) if callable(v)]
+    return found
+
+
+def _replaced(rule: Any, new: Callable[[Any], Any]) -> Any:
+    """A copy of a rule with `new(value)` in place of every field's value, or member of a tuple."""
     view = copy.copy(rule)
     for name in fields_of(rule):
-        value = getattr(rule, name)
-        if _is_schedule(rule, name, value):
-            at = lambda v: evaluate(v) if callable(v) else v
-            now = tuple(map(at, value)) if isinstance(value, tuple) else at(value)
-            object.__setattr__(view, name, now)
-        elif members_of(value):
-            inner = [timed(v, evaluate) if is_rule(v) else v for v in _as_list(value)]
-            now = tuple(inner) if isinstance(value, (tuple, list)) else inner[0]
-            object.__setattr__(view, name, now)
+        object.__setattr__(view, name, _replaced_value(getattr(rule, name), new))
     return view
 
 
-def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (tuple, list)) else [value]
+def _replaced_value(value: Any, new: Callable[[Any], Any]) -> Any:
+    if is_rule(value):
+        return _replaced(value, new)
+    if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
+        return type(value)(_replaced_value(v, new) for v in value)
+    return new(value)
 
 
 def static_view(rule: Any) -> Any:
     """A copy of a rule with its numbers as they are: constants of the program."""
-    return _view(rule, "", None)
+    return _view(_replaced(rule, lambda v: v.value if isinstance(v, Timed) else v), "", None)
 
 
 def _view(rule: Any, path: str, number: Any, first: Any = None) -> Any:
