@@ -103,3 +103,14 @@ class Fragile(Noisy):
         if self.what == "exit":
             raise SystemExit(4)
         time.sleep(1000)
+
+
+class Odd(Noisy):
+    """Things that are awkward to send."""
+
+    def __init__(self):
+        super().__init__(2)
+
+    def __getitem__(self, i):
+        turned = np.arange(6).reshape(2, 3).T[: 3 * (1 - i)]
+        return np.zeros(0), "ab"[i], None, turned

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from loading import Careless, Fragile, Noisy, Process, Squares, lists, noisy_sum
+from loading import Careless, Fragile, Noisy, Odd, Process, Squares, lists, noisy_sum
 
 import fluxax as fx
 
@@ -44,74 +45,90 @@ def gone(pids):
 @pytest.fixture
 def nothing_left():
     before = children()
-    yield
+    yield before
     gc.collect()
     assert children() <= before
+
+
+@pytest.fixture(scope="module")
+def two():
+    """A loader with two worker processes, shared by the tests: each takes a while to start."""
+    loader = fx.DataLoader(Noisy(8), 2, workers=2, processes=True)
+    yield loader
+    loader.close()
 
 
 # The same batches, however they are made
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("collate", [None, noisy_sum])
-def test_workers_and_processes_change_nothing(collate, nothing_left):
-    make = lambda **options: fx.DataLoader(
-        Noisy(23), 3, shuffle=True, rng=1, collate=collate, **options
-    )
+def test_workers_and_processes_change_nothing(nothing_left):
+    """In any number, threads or processes, and from every position."""
+    make = lambda **options: fx.DataLoader(Noisy(23), 3, shuffle=True, rng=1, **options)
     plain = make()
     want = [lists(plain), lists(plain)]
+    plain.collate = noisy_sum
+    summed = lists(plain)
     assert want[0] != want[1]
-    for workers in (1, 2, 4):
-        threads = make(workers=workers)
-        assert [lists(threads), lists(threads)] == want
-    for workers in (0, 1, 2, 4):
-        processes = make(workers=workers, processes=True)
-        assert [lists(processes), lists(processes)] == want
+    for processes in (False, True):
+        for workers in (0, 1, 2, 4):
+            loader = make(workers=workers, processes=processes)
+            assert [lists(loader), lists(loader)] == want
+            loader.collate = noisy_sum
+            assert lists(loader) == summed
+            loader.close()
 
 
-def test_processes(nothing_left):
-    """Everything that needs one pool of workers, since each takes a while to start."""
-    options = {"workers": 2, "processes": True}
-    data = Process(8)
-    loader = fx.DataLoader(data, 2, collate=False, **options)
-    first = {pid for rows in loader for pid, _ in rows}
-    second = {pid for rows in loader for pid, _ in rows}
+def test_the_position_with_processes(two):
+    make = lambda **options: fx.DataLoader(Noisy(39), 2, shuffle=True, rng=1, **options)
+    plain = make()
+    list(plain)
+    epoch = iter(plain)
+    states = [plain.state_dict() for _ in range(20) if next(epoch) is not None]
+    states.append(plain.state_dict())
+    assert (len(states), len(list(epoch))) == (21, 0)
+    two.data, two.shuffle = plain.data, True
+    for state in states[::4]:
+        two.load_state_dict(state)
+        plain.load_state_dict(state)
+        assert lists(two) == lists(plain)
+        assert lists(two) == lists(plain)
+    two.shuffle = False
+
+
+def test_processes_stay_and_get_a_data_set_again_when_it_has_changed(two):
+    two.data, two.collate = Process(8), False
+    first = {pid for rows in two for pid, _ in rows}
+    second = {pid for rows in two for pid, _ in rows}
     assert os.getpid() not in first
-    assert second <= first == children() & first
-    assert {platform for rows in loader for _, platform in rows} == {"cpu"}
-
-    data.n = 10  # a data set that has changed is sent again
-    assert len(lists(loader)) == 5
-    loader.data = (np.arange(9), Squares(9))
-    loader.collate = None
-    pairs = list(zip(loader, loader, strict=True))  # two loops at once
+    assert second <= children()
+    assert {platform for rows in two for _, platform in rows} == {"cpu"}
+    two.data.n = 10
+    assert len(lists(two)) == 5
+    two.data, two.collate = (np.arange(9), Squares(9)), None
+    pairs = list(zip(two, two, strict=True))  # two loops at once
     assert [x.tolist() for (x, _), _ in pairs] == [[0, 1], [2, 3], [4, 5], [6, 7], [8]]
     assert lists(a for a, _ in pairs) == lists(b for _, b in pairs)
     batch = pairs[0][0][1][1]["square"]
     assert batch.flags.writeable
     assert type(batch) is np.ndarray
+    assert {pid for pid in first if pid in children()} == first
 
-    loader.data = Careless(6)  # global generators: the same for each epoch's batch, by any worker
-    loader.shuffle = False
-    one, two = [fx.DataLoader(loader.data, 2, rng=0, **options) for _ in range(2)]
-    two.workers = 1
-    assert lists(one) == (want := lists(two))
+
+def test_global_generators_are_seeded_for_each_batch(two):
+    two.data = Careless(12)
     state = two.state_dict()
-    assert lists(one) == lists(two) != want
-    one.load_state_dict(state)
-    epoch = iter(one)
-    next(epoch)
-    state = one.state_dict()
-    rest = lists(epoch)
-    one.load_state_dict(state)
-    assert lists(one) == rest
+    want = lists(two)
+    assert lists(two) != want
+    two.load_state_dict(state)
+    assert lists(two) == want
 
-    one.close()
-    assert lists(one) is not None  # it starts again
-    copied = children()
-    del loader, one, two, epoch, pairs
-    gc.collect()
-    assert gone(copied)
+
+def test_empty_arrays_and_other_things_travel(two):
+    two.data, two.collate = Odd(), False
+    (rows,) = lists(two)
+    assert rows == [([], "a", None, [[0, 3], [1, 4], [2, 5]]), ([], "b", None, [])]
+    two.collate = None
 
 
 class Hidden(Noisy):
@@ -161,12 +178,9 @@ def test_memory_maps_travel_by_name(tmp_path):
 # What goes wrong
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_an_error_is_the_users_with_the_observation_and_the_workers_traceback(
-    workers, nothing_left
-):
-    loader = fx.DataLoader(Fragile(8, 3, "raise"), 2, workers=workers, processes=True)
-    epoch = iter(loader)
+def test_an_error_is_the_users_with_the_observation_and_the_workers_traceback(two):
+    two.data = Fragile(8, 3, "raise")
+    epoch = iter(two)
     assert next(epoch).tolist() == [0, 1]
     with pytest.raises(
         ValueError, match=r"^no such file \(while reading observation 3\)$"
@@ -174,16 +188,14 @@ def test_an_error_is_the_users_with_the_observation_and_the_workers_traceback(
         next(epoch)
     assert 'raise ValueError("no such file")' in str(caught.value.__cause__)
     assert [b.tolist() for b in epoch] == [[4, 5], [6, 7]]
-    loader.data.what = "odd"
+    two.data.what = "odd"
     with pytest.raises(RuntimeError, match=r"^Local: no such file \(while reading observation 3\)"):
-        list(loader)
-    loader.close()
+        list(two)
 
 
 DEATHS = [
     ("die", "ended with exit code 3"),
     ("kill", "was killed by SIGKILL"),
-    ("exit", "ended with exit code 4"),
 ]
 
 
@@ -191,32 +203,30 @@ DEATHS = [
 @pytest.mark.parametrize("what, how", DEATHS)
 def test_a_worker_that_dies(what, how, nothing_left, tmp_path):
     data = Fragile(8, 3, what, once=str(tmp_path / "happened"))
-    epoch = iter(fx.DataLoader(data, 2, workers=2, processes=True))
+    epoch = iter(fx.DataLoader(data, 2, workers=1, processes=True))
     assert next(epoch).tolist() == [0, 1]
-    before = children()
     with pytest.raises(RuntimeError) as caught:
         next(epoch)
     assert str(caught.value) == (
         f"DataLoader expects worker processes that live, got one that {how} while it read "
         "observation 3. Read that without workers to see why; a kill may mean too little memory."
     )
-    assert gone(before)
+    assert children() <= nothing_left
     assert [b.tolist() for b in epoch] == [[4, 5], [6, 7]]  # by new ones
 
 
 @pytest.mark.slow
 def test_a_worker_that_hangs(nothing_left, tmp_path):
     data = Fragile(8, 3, "hang", once=str(tmp_path / "happened"))
-    epoch = iter(fx.DataLoader(data, 2, workers=2, processes=True, timeout=1.0))
+    epoch = iter(fx.DataLoader(data, 2, workers=1, processes=True, timeout=1.0))
     assert next(epoch).tolist() == [0, 1]
-    before = children()
     with pytest.raises(TimeoutError) as caught:
         next(epoch)
     assert str(caught.value) == (
         "DataLoader expects a batch within timeout=1.0 s, got none for batch 1 of this pass, which "
         "waits for observation 3. Raise `timeout`, or see what the data set waits for."
     )
-    assert gone(before)
+    assert children() <= nothing_left
     assert [b.tolist() for b in epoch] == [[2, 3], [4, 5], [6, 7]]  # it is asked for again
 
 
@@ -233,8 +243,8 @@ def test_a_thread_that_hangs_is_named_too():
 # Scripts of their own
 
 SCRIPT = """
-import os, signal, sys, time
-import numpy as np
+import os, signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the shell said
 import fluxax as fx
 from loading import Fragile
 
@@ -243,49 +253,66 @@ class Mine:
     def __getitem__(self, i): return float(i)
 
 def loop(data, **options):
-    for batch in fx.DataLoader(data, 2, workers=2, processes=True, **options):
+    for batch in fx.DataLoader(data, 2, workers=1, processes=True, **options):
         print(batch.tolist(), flush=True)
 """
 
 
-def run(tmp_path, text, **options):
-    """Run a script; gives what it printed, its errors, and the processes it left behind."""
+def script(tmp_path, text):
+    """Start a script; its workers are known by an environment variable that holds its path."""
     path = tmp_path / "script.py"
     path.write_text(SCRIPT + text)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(
-        [sys.executable, str(path)], capture_output=True, text=True, env=environment, timeout=100
+    paths = os.pathsep.join(filter(None, sys.path))
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, str(path)],
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths, "WHOSE": str(tmp_path)},
     )
-    return done, left(str(path))
 
 
-def left(mark):
-    """Processes of a script that still run."""
-    for _ in range(250):
-        found = set()
-        for line in Path("/proc").glob("[0-9]*/environ"):
-            try:
-                if mark.encode() in line.read_bytes():
-                    found.add(int(line.parent.name))
-            except OSError:
-                continue
-        if not found:
-            return found
-        time.sleep(0.02)
+def family(tmp_path):
+    """The processes of a script that run, itself included."""
+    found = set()
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"WHOSE={tmp_path}\0".encode() in environment.read_bytes():
+                found.add(int(environment.parent.name))
+        except OSError:
+            continue
     return found
 
 
 @pytest.mark.slow
 def test_a_script_without_a_guard_gets_a_sentence(tmp_path):
-    done, _ = run(tmp_path, "loop(Mine())")
-    assert "[0.0, 1.0]" not in done.stdout
-    assert done.stderr.rstrip().endswith(
+    out, err = script(tmp_path, "loop(Mine())").communicate()
+    assert out == ""
+    assert err.rstrip().endswith(
         "DataLoader expects a script that worker processes can import, got one that trains when it "
         'is imported. Put what it does under `if __name__ == "__main__":`, or the data set into a '
         "module of its own."
     )
-    done, _ = run(tmp_path, 'if __name__ == "__main__": loop(Mine())')
-    assert done.stdout.splitlines() == ["[0.0, 1.0]", "[2.0, 3.0]", "[4.0, 5.0]"]
-    assert done.stderr == ""
-    done, _ = run(tmp_path, 'loop(Fragile(4, 9, ""))')  # of a module: no guard is needed
-    assert done.stdout.splitlines() == ["[0, 1]", "[2, 3]"]
+    out, err = script(tmp_path, 'if __name__ == "__main__": loop(Mine())').communicate()
+    assert (out.splitlines(), err) == (["[0.0, 1.0]", "[2.0, 3.0]", "[4.0, 5.0]"], "")
+    out, err = script(tmp_path, 'loop(Fragile(4, 9, ""))').communicate()
+    assert (out.splitlines(), err) == (["[0, 1]", "[2, 3]"], "")  # of a module: no guard needed
+
+
+ENDS = [("Ctrl-C", signal.SIGINT, 130), ("killed", signal.SIGKILL, -9)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, how, code", ENDS, ids=[name for name, *_ in ENDS])
+def test_nothing_outlives_a_script_whose_worker_hangs(name, how, code, tmp_path):
+    process = script(tmp_path, 'loop(Fragile(4, 2, "hang"))')
+    assert process.stdout.readline() == "[0, 1]\n"
+    workers = family(tmp_path) - {process.pid}
+    assert len(workers) == 1
+    process.send_signal(how)
+    _, err = process.communicate()
+    assert process.returncode in (code, -how)
+    assert err.rstrip().endswith("KeyboardInterrupt" if how == signal.SIGINT else "")
+    assert err.count("Traceback") == (how == signal.SIGINT)
+    assert gone(workers)

@@ -117,10 +117,9 @@ class Pool:
             time.sleep(0.02)
         return found
 
-    def stop(self) -> bool:
+    def stop(self) -> None:
         """End all workers; the next batch starts them anew."""
         _stop(self._workers, os.getpid(), last=False)
-        return True
 
 
 def _stop(workers: list[Worker], owner: int, last: bool = True) -> None:

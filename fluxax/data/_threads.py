@@ -34,14 +34,15 @@ class Hands:
         timeout: seconds to wait for one batch, `None` for ever.
         waited: waits until workers that are starting have started, and whether any was: the
             clock runs from then on.
-        stop: ends what the threads wait for, if it can, when a batch is late or a worker died.
+        stop: ends what the threads wait for, when a batch is late or a worker died; `None` if
+            that cannot be ended.
     """
 
     workers: int
     ahead: int
     timeout: float | None
     waited: Callable[[], bool] = lambda: False
-    stop: Callable[[], bool] = lambda: False
+    stop: Callable[[], None] | None = None
 
 
 @dataclass(eq=False)
@@ -95,10 +96,11 @@ class Threads:
 
     def _forget(self) -> None:
         """Give up what is under way in other processes, so that it can be begun again."""
-        if self._hands.stop():
+        if self._hands.stop is not None:
             for job in self._jobs.values():
                 job.future.cancel()
             self._jobs.clear()
+            self._hands.stop()
 
     def _begin(self, k: int) -> None:
         for old in [j for j in self._jobs if j < k]:
