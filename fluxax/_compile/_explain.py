@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -132,25 +132,28 @@ def difference(record: Record, now: tuple[Any, ...], settings: Any) -> str:
         return "first call"
     if record.settings != settings:
         return "other parts of the model are frozen"
-    before, now = _readable(before), _readable(now)
-    old = {_name(t): t for t in before}
-    for token in now:
-        name = _name(token)
+    old, new = _by_name(before), _by_name(now)
+    for name, token in new.items():
         if name not in old:
             return f"{token[0]} is new" if isinstance(token[0], str) else "its structure changed"
         if old[name] != token:
             return _changed(old[name], token)
-    gone = [t[0] for t in before if _name(t) not in {_name(u) for u in now}]
+    gone = [token[0] for name, token in old.items() if name not in new]
     return f"{gone[0]} is gone" if gone else "JAX's settings changed"
 
 
-def _readable(tokens: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The tokens without those of cells, which have the names of what is in them."""
-    return tuple(t for t in tokens if t[1] != "cell")
+def _by_name(tokens: tuple[Any, ...]) -> dict[Any, Any]:
+    """The tokens by their label and how often it came before.
 
-
-def _name(token: Any) -> Any:
-    return token[0]
+    Those of cells are left out: they have the names of what is in them.
+    """
+    seen: Counter[Any] = Counter()
+    named = {}
+    for token in tokens:
+        if token[1] != "cell":
+            named[token[0], seen[token[0]]] = token
+            seen[token[0]] += 1
+    return named
 
 
 def _changed(old: Any, new: Any) -> str:
@@ -166,17 +169,24 @@ def _changed(old: Any, new: Any) -> str:
             return f"{label} changed shape from {old[3]} to {new[3]}"
         if old[4] != new[4]:
             return f"{label} changed dtype from {dtype_name(old[4])} to {dtype_name(new[4])}"
+        if old[6] != new[6]:
+            return f"{label} is {'now' if new[6] else 'no longer'} what the gradient is taken by"
         return f"{label} changed from {_sort(old)} to {_sort(new)}"
     if sort in ("number", "value"):
-        return f"{label} changed from {_text(old[2])} to {_text(new[2])}"
+        a, b = _text(old[2]), _text(new[2])
+        return f"{label} changed from {a} to {b}" if a != b else f"{label} is another object"
     if sort in ("list", "tuple"):
         return f"{label} changed length from {old[3]} to {new[3]}"
     return f"{label} changed"
 
 
+_WEAK = " of weak type (made of Python numbers alone; jnp.asarray(x, dtype) settles it)"
+
+
 def _sort(token: Any) -> str:
+    weak = token[1] == "array" and token[5]
     return {
-        "array": "a NumPy array" if token[2] is True else "an array",
+        "array": "a NumPy array" if token[2] is True else "a JAX array" + _WEAK * weak,
         "number": "a number",
         "value": "a value",
     }.get(token[1], f"a {token[1]}")
