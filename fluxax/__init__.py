@@ -52,6 +52,10 @@ from fluxax._parameters import fmap as fmap
 from fluxax._parameters import loadmodel as loadmodel
 from fluxax._parameters import trainables as trainables
 from fluxax._random import seed as seed
+from fluxax._stopping import early_stopping as early_stopping
+from fluxax._stopping import patience as patience
+from fluxax._stopping import plateau as plateau
+from fluxax._stopping import throttle as throttle
 from fluxax._train import NonFiniteLoss as NonFiniteLoss
 from fluxax._train import train as train
 from fluxax._train import trainstep as trainstep

@@ -57,14 +57,14 @@ class _Memory:
             self.opt = lambda: opt
         self.rule: Any = None
         self.leaves: dict[Place, Leaf] = {}
-        self.version = -1
+        self.version, self.watched = -1, False  # whether writes to the rule move the version
         self.last: tuple[Order | None, Any, list[Leaf]] = (None, None, [])
 
     def follow(self, opt: Any) -> None:
         """Take over fields of the rule that were set since, as by `opt.eta = 0.001`."""
         if self.rule is None or not is_rule(opt):  # Optax's transformations cannot change
             return
-        if self.version == version.now and watched(opt):
+        if self.version == version.now and self.watched:
             return
         if list(map(type, rules_in(opt))) != list(map(type, rules_in(self.rule))):
             raise ValueError(
@@ -76,7 +76,10 @@ class _Memory:
                 old = getattr(mine, name)
                 if value is not old and not (type(value) is type(old) and value == old):
                     setattr(mine, name, value)
-        self.version = version.now
+        self._seen(opt)
+
+    def _seen(self, opt: Any) -> None:
+        self.version, self.watched = version.now, is_rule(opt) and watched(opt)
 
     def state(self, opt: Any, live: Live) -> list[Leaf]:
         """A leaf for each place."""
@@ -109,7 +112,7 @@ class _Memory:
         for key, leaf in zip(arrays, leaves, strict=True):
             leaf.rule = self.rule
             by_array[key] = leaf
-        self.version = version.now
+        self._seen(opt)
 
 
 _memories: dict[int, _Memory] = {}
