@@ -11,8 +11,8 @@ from fluxax._activations import identity
 from fluxax._errors import short
 from fluxax._module import Module, is_training
 from fluxax.init import ones32, zeros32
-from fluxax.layers._dropout import mode
 from fluxax.layers._norm import (
+    TrackedNorm,
     batch_mode,
     check_channels,
     moments,
@@ -22,7 +22,7 @@ from fluxax.layers._norm import (
     track,
 )
 from fluxax.layers._place import unfit
-from fluxax.layers._shapes import as_input, drawn, function, whole
+from fluxax.layers._shapes import as_input, function, whole
 
 
 class GroupNorm(Module):
@@ -82,7 +82,7 @@ class GroupNorm(Module):
         return [("", self.ch), ("", self.groups), *norm_arguments(self, affine=True)]
 
 
-class InstanceNorm(Module):
+class InstanceNorm(TrackedNorm):
     """Normalise every channel of every observation over the places of the image.
 
         y = activation(scale (x - mean) / √(var + eps) + bias)
@@ -93,11 +93,7 @@ class InstanceNorm(Module):
         affine: whether there are `scale` and `bias`.
         track_stats: whether there are running statistics, means over the batch, which test mode
             uses, as in BatchNorm.
-        eps: added to the variance (without correction), ≥ 0.
-        momentum: how far the running statistics go, in [0, 1].
-        init_scale: initialiser of `scale`.
-        init_bias: initialiser of `bias`.
-        active: as in BatchNorm.
+        options: `eps`, `momentum`, `init_scale`, `init_bias` and `active` as in BatchNorm.
 
     Raises:
         ValueError: for arguments out of range, input of another shape or with a single place.
@@ -111,8 +107,6 @@ class InstanceNorm(Module):
     Reference: Ulyanov et al. 2016, arXiv:1607.08022.
     """
 
-    trainable = ("scale", "bias")
-
     def __init__(
         self,
         ch: int,
@@ -120,21 +114,9 @@ class InstanceNorm(Module):
         *,
         affine: bool = False,
         track_stats: bool = False,
-        eps: float = 1e-5,
-        momentum: float = 0.1,
-        init_scale: Callable[..., Any] = ones32,
-        init_bias: Callable[..., Any] = zeros32,
-        active: bool | None = None,
+        **options: Any,
     ):
-        self.ch = whole("InstanceNorm", "ch", ch)
-        self.activation = function("InstanceNorm", activation)
-        self.scale = drawn("InstanceNorm", init_scale, (ch,)) if affine else None
-        self.bias = drawn("InstanceNorm", init_bias, (ch,)) if affine else None
-        self.mean = zeros32(ch) if track_stats else None
-        self.var = ones32(ch) if track_stats else None
-        self.eps = number("InstanceNorm", "eps", eps)
-        self.momentum = number("InstanceNorm", "momentum", momentum, 1)
-        self.active = mode("InstanceNorm", active)
+        super().__init__(ch, activation, affine=affine, track_stats=track_stats, **options)
 
     def __call__(self, x: Any) -> jax.Array:
         x = as_input(self, x, self.scale)

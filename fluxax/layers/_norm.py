@@ -20,7 +20,37 @@ from fluxax.layers._place import refuse, unfit
 from fluxax.layers._shapes import as_input, channels_advice, drawn, function, sizes, whole
 
 
-class BatchNorm(Module):
+class TrackedNorm(Module):
+    """What BatchNorm and InstanceNorm share: scale and bias, running statistics, a mode."""
+
+    trainable = ("scale", "bias")
+
+    def __init__(
+        self,
+        ch: int,
+        activation: Callable[..., Any] = identity,
+        *,
+        affine: bool = True,
+        track_stats: bool = True,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        init_scale: Callable[..., Any] = ones32,
+        init_bias: Callable[..., Any] = zeros32,
+        active: bool | None = None,
+    ):
+        who = type(self).__name__
+        self.ch = whole(who, "ch", ch)
+        self.activation = function(who, activation)
+        self.scale = drawn(who, init_scale, (ch,)) if affine else None
+        self.bias = drawn(who, init_bias, (ch,)) if affine else None
+        self.mean = zeros32(ch) if track_stats else None
+        self.var = ones32(ch) if track_stats else None
+        self.eps = number(who, "eps", eps)
+        self.momentum = number(who, "momentum", momentum, 1)
+        self.active = mode(who, active)
+
+
+class BatchNorm(TrackedNorm):
     """Normalise every channel over the batch.
 
         y = activation(scale (x - mean) / √(var + eps) + bias)
@@ -59,31 +89,6 @@ class BatchNorm(Module):
 
     Reference: Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithms 1 and 2.
     """
-
-    trainable = ("scale", "bias")
-
-    def __init__(
-        self,
-        ch: int,
-        activation: Callable[..., Any] = identity,
-        *,
-        affine: bool = True,
-        track_stats: bool = True,
-        eps: float = 1e-5,
-        momentum: float = 0.1,
-        init_scale: Callable[..., Any] = ones32,
-        init_bias: Callable[..., Any] = zeros32,
-        active: bool | None = None,
-    ):
-        self.ch = whole("BatchNorm", "ch", ch)
-        self.activation = function("BatchNorm", activation)
-        self.scale = drawn("BatchNorm", init_scale, (ch,)) if affine else None
-        self.bias = drawn("BatchNorm", init_bias, (ch,)) if affine else None
-        self.mean = zeros32(ch) if track_stats else None
-        self.var = ones32(ch) if track_stats else None
-        self.eps = number("BatchNorm", "eps", eps)
-        self.momentum = number("BatchNorm", "momentum", momentum, 1)
-        self.active = mode("BatchNorm", active)
 
     def __call__(self, x: Any) -> jax.Array:
         x = as_input(self, x, self.scale)

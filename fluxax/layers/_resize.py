@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,7 +28,23 @@ def adapted(layer: Any, x: jax.Array) -> dict[str, Any]:
     return {"window": tuple(n - (out - 1) * s for (n, out), s in moved), "stride": stride}
 
 
-class AdaptiveMaxPool(Module):
+class AdaptivePool(Module):
+    """What the two share: the size of the output, and a pool made for each size of input."""
+
+    pool: Callable[..., Callable[[Any], jax.Array]]
+
+    def __init__(self, out: tuple[int, ...]):
+        self.out = window(type(self).__name__, "out", out)
+
+    def __call__(self, x: Any) -> jax.Array:
+        x = as_array(self, x)
+        return type(self).pool(**adapted(self, x))(x)
+
+    def _arguments(self) -> list[tuple[str, Any]]:
+        return [("", self.out)]
+
+
+class AdaptiveMaxPool(AdaptivePool):
     """MaxPool with the window that gives an output of the wanted size.
 
     Args:
@@ -46,18 +63,10 @@ class AdaptiveMaxPool(Module):
         (2, 7, 7, 3)
     """
 
-    def __init__(self, out: tuple[int, ...]):
-        self.out = window("AdaptiveMaxPool", "out", out)
-
-    def __call__(self, x: Any) -> jax.Array:
-        x = as_array(self, x)
-        return MaxPool(**adapted(self, x))(x)
-
-    def _arguments(self) -> list[tuple[str, Any]]:
-        return [("", self.out)]
+    pool = MaxPool
 
 
-class AdaptiveMeanPool(Module):
+class AdaptiveMeanPool(AdaptivePool):
     """MeanPool with the window that gives an output of the wanted size.
 
     Args:
@@ -75,15 +84,7 @@ class AdaptiveMeanPool(Module):
         [0.5, 2.5]
     """
 
-    def __init__(self, out: tuple[int, ...]):
-        self.out = window("AdaptiveMeanPool", "out", out)
-
-    def __call__(self, x: Any) -> jax.Array:
-        x = as_array(self, x)
-        return MeanPool(**adapted(self, x))(x)
-
-    def _arguments(self) -> list[tuple[str, Any]]:
-        return [("", self.out)]
+    pool = MeanPool
 
 
 class PixelShuffle(Module):
