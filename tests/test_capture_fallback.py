@@ -375,3 +375,13 @@ def test_one_objective_is_not_traced_again_and_again_before_it_steps_aside() -> 
     quietly(lambda: [fx.gradient(f, W) for _ in range(20)])
     assert len(log) == 21
     assert fx.explain()[0].traces == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*runs uncompiled")
+def test_a_value_with_a_derivative_is_no_numpy_array_and_the_line_is_named() -> None:
+    def f(w: Any) -> Any:
+        return jnp.sum(w) * np.asarray(2 * w).sum()
+
+    line = f.__code__.co_firstlineno + 1
+    with pytest.raises(TypeError, match=rf"NumPy array at .*:{line}, which would cut the gradient"):
+        fx.gradient(f, W)

@@ -20,6 +20,7 @@ from fluxax._compile._explain import switches, take_pending
 from fluxax._compile._jaxpr import reaches
 from fluxax._compile._objective import check_loss, loss_array, objective
 from fluxax._compile._reach import replace_reached
+from fluxax._compile._reads import place_of
 from fluxax._compile._stand_in import Statistics, stand_ins
 from fluxax._implicit._params import Live
 from fluxax._jax import Tracer, concrete, is_tracer, showing, tracing
@@ -252,8 +253,8 @@ class values_shown:
         if isinstance(error, jax.errors.TracerArrayConversionError) and not tracing():
             raise TypeError(
                 "The objective expects to stay in JAX, got a value that carries a derivative "
-                "turned into a NumPy array, which would cut the gradient. Use jnp instead of np, "
-                "or fx.stop_gradient(x) first."
+                f"turned into a NumPy array{place_of(error)}, which would cut the gradient. Use "
+                "jnp instead of np, or fx.stop_gradient(x) first."
             ) from error
 
 

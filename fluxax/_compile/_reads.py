@@ -134,3 +134,15 @@ def function_in(value: Any) -> Any:
     if isinstance(value, functools.cached_property):
         return value.func
     return value if isinstance(value, FunctionType) else None
+
+
+def place_of(error: BaseException) -> str:
+    """The last line of user code that an error passed through."""
+    place = ""
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if is_user_file(code.co_filename):
+            place = f" at {code.co_filename}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place

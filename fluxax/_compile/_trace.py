@@ -10,13 +10,14 @@ import jax
 import numpy as np
 
 from fluxax._compile import _boxes as boxes
-from fluxax._compile import _explain, _reads
+from fluxax._compile import _explain
 from fluxax._compile._capture import Capture
 from fluxax._compile._effects import ArrayWrite, random_state, restore, restore_random
 from fluxax._compile._guard import make_guard
 from fluxax._compile._jaxpr import calls_back, dependence, lonely_numbers
 from fluxax._compile._nest import nests_of
 from fluxax._compile._objective import BadLoss, check_loss, first_of, loss_array, objective
+from fluxax._compile._reads import place_of
 from fluxax._compile._rebuild import Rebuild, map_outputs
 from fluxax._compile._site import Entry, Purpose, Site
 from fluxax._compile._spec import Arr, Box, Num, Sidestep, Spec, Tied, raised
@@ -98,7 +99,7 @@ class Trace:
         if isinstance(error, TypeError) and "in-place" in str(error):
             raise ArrayWrite(
                 "The objective expects to leave NumPy arrays as they are, got a write to one"
-                f"{_place(error)}. Inside an objective they are JAX arrays: use x.at[i].set(v)."
+                f"{place_of(error)}. Inside an objective they are JAX arrays: use x.at[i].set(v)."
             ) from None
         if self._number_is_to_blame():
             return
@@ -107,9 +108,9 @@ class Trace:
         if isinstance(error, InputError):
             raise error  # uncompiled it would be the same, after compiling what comes before it
         if isinstance(error, jax.errors.JAXTypeError | jax.errors.JAXIndexError):
-            raise Sidestep(f"it needs the value of a traced array{_place(error)}") from None
+            raise Sidestep(f"it needs the value of a traced array{place_of(error)}") from None
         raise Sidestep(
-            f"tracing it raised {type(error).__name__}: {_first_line(error)}{_place(error)}"
+            f"tracing it raised {type(error).__name__}: {_first_line(error)}{place_of(error)}"
         ) from None
 
     def _number_is_to_blame(self) -> bool:
@@ -292,15 +293,3 @@ def _argument_of(arguments: list[Spec], number: int) -> int | None:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0][:200]
-
-
-def _place(error: BaseException) -> str:
-    """The last line of user code that an error passed through."""
-    place = ""
-    trace = error.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        if _reads.is_user_file(code.co_filename):
-            place = f" at {code.co_filename}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return place
