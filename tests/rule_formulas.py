@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fluxax.optimisers._accumulate import AccumGrad
 from fluxax.optimisers._adam import (
     AdaBelief,
     Adam,
@@ -21,9 +22,12 @@ from fluxax.optimisers._adam import (
     RAdam,
 )
 from fluxax.optimisers._adaptive import AdaDelta, AdaGrad, RMSProp
+from fluxax.optimisers._average import EMA
 from fluxax.optimisers._combine import OptimiserChain
 from fluxax.optimisers._descent import Descent, Momentum, Nesterov, Rprop
-from fluxax.optimisers._modifiers import ClipGrad, ClipNorm, SignDecay, WeightDecay
+from fluxax.optimisers._modifiers import ClipGlobalNorm, ClipGrad, ClipNorm, SignDecay, WeightDecay
+from fluxax.optimisers._muon import Muon
+from fluxax.optimisers._precision import MixedPrecision
 
 
 def descent(o, v=0.0):
@@ -200,12 +204,52 @@ def clipnorm(o):
         _, g = yield g * min(o.omega / size, 1)
 
 
+def clipglobalnorm(o):
+    _, g = yield
+    while True:
+        _, g = yield g * min(o.omega / np.sqrt(np.sum(abs(g) ** 2)), 1)
+
+
+def passing(o):
+    _, g = yield
+    while True:
+        _, g = yield g
+
+
+def accumgrad(o):
+    _, g = yield
+    while True:
+        collected = [g]
+        while len(collected) < o.n:
+            _, g = yield 0 * g
+            collected.append(g)
+        _, g = yield np.mean(collected, axis=0)
+
+
+def muon(o, v=0.0):
+    x, g = yield
+    while True:
+        v = o.rho * v + g
+        left, s, right = np.linalg.svd(g + o.rho * v, full_matrices=False)
+        s = s / (np.sqrt(np.sum(s**2)) + 1e-7)
+        for _ in range(5):
+            s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+        out = (left * s) @ right * np.sqrt(max(1, x.shape[1] / x.shape[0]))
+        x, g = yield o.eta * (out + o.lam * x)
+
+
+def wrapped(o):
+    return ORACLES[type(o.rule)](o.rule)
+
+
 def chain(o):
     x, g = yield
     members = [start(opt) for opt in o.opts]
     while True:
-        for member in members:
+        for opt, member in zip(o.opts, members):
             g = member.send((x, g))
+            if isinstance(opt, AccumGrad) and not np.any(g):
+                break  # no step: those after it see nothing
         x, g = yield g
 
 
@@ -214,7 +258,8 @@ ORACLES: dict[type, Any] = {
     AdaGrad: adagrad, AdaDelta: adadelta, Adam: adam, AdamW: adam, RAdam: radam, AdaMax: adamax,
     OAdam: oadam, AMSGrad: amsgrad, NAdam: nadam, AdaBelief: adabelief, Lion: lion,
     WeightDecay: weightdecay, SignDecay: signdecay, ClipGrad: clipgrad, ClipNorm: clipnorm,
-    OptimiserChain: chain,
+    OptimiserChain: chain, ClipGlobalNorm: clipglobalnorm, AccumGrad: accumgrad, EMA: passing,
+    Muon: muon, MixedPrecision: wrapped,
 }  # fmt: skip
 
 

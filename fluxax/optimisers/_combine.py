@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fluxax._errors import short
-from fluxax.optimisers._optax import Transformation, as_rule
+from fluxax.optimisers._optax import Transformation, as_rule, direction
 from fluxax.optimisers._rule import Rule, rules_in
 from fluxax.optimisers._taken import Sometimes, held
 
@@ -101,7 +101,28 @@ def in_order(opts: tuple[Any, ...]) -> tuple[Any, ...]:
                 "OptimiserChain expects a chain with EMA in it to stand last, got one before "
                 f"{type(opts[movers[-1]]).__name__}. Put EMA into the outer chain."
             )
+    _check_directions([opts[i] for i in movers])
     return tuple(_passing_on(opt) if i in movers[:-1] else opt for i, opt in enumerate(opts))
+
+
+def _check_directions(opts: list[Any]) -> None:
+    """An error if Optax's signs and ours would lead uphill."""
+    if all(isinstance(opt, Transformation) for opt in opts):
+        return  # Optax's own meaning
+    for opt in opts:
+        if isinstance(opt, Transformation):
+            way, last = direction(opt.tx.init, opt.tx.update), opt is opts[-1]
+            if way < 0 and not last:
+                raise ValueError(
+                    f"OptimiserChain expects {opt!r}, which turns the gradient around, to stand "
+                    f"last, got {type(opts[-1]).__name__} after it. Change the order."
+                )
+            if way > 0 and last:
+                raise ValueError(
+                    f"OptimiserChain expects its last Optax transformation to turn the gradient "
+                    f"around, as its result is added, got {opt!r}. Put it before the others, or "
+                    "optax.scale(-1.0) after it."
+                )
 
 
 def _passing_on(rule: Any) -> Any:

@@ -49,7 +49,7 @@ class LeafStep:
         self.inputs = [*state, x, dx]
         self.closed = jax.make_jaxpr(flat)(state, x, dx)
         self.jaxpr = self.closed.jaxpr
-        self.taken = always[0]  # a flag is an output instead
+        self.taken = always[0] if isinstance(always[0], bool) else None  # a flag is an output
         self.scalars = _Scalars(self.closed, len(state), vector)
 
     def finish(self, given: dict[Any, Any], good: Any) -> tuple[list[Any], Any, Any]:

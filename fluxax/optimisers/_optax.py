@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import tree_flatten_with_path, tree_unflatten
 
 from fluxax.optimisers._meeting import Part, Place, WholeTree, ask
@@ -103,6 +105,20 @@ class Transformation(WholeTree):
             ({n: news.get(n, old) for n, old in p.state.items()}, steps[k].astype(p.x.dtype))
             for k, p in enumerate(parts)
         ]
+
+
+@functools.lru_cache(maxsize=64)
+def direction(init: Any, update: Any) -> int:
+    """-1 if a transformation turns a gradient around, 1 if not, 0 if that cannot be seen."""
+
+    def probe() -> Any:
+        x = [jnp.zeros((2, 2))]
+        return update([jnp.ones((2, 2))], init(x), x)[0][0]
+
+    try:
+        return int(np.sign(np.sum(jax.jit(probe)())))
+    except (TypeError, ValueError, AttributeError, KeyError):  # it wants a model, or a loss
+        return 0
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:

@@ -81,7 +81,8 @@ class MixedPrecision(Rule):
             return (copy, inner), None
         step, taken = step if isinstance(step, Sometimes) else (step, True)
         new = copy - step if taken is True else jnp.where(taken, copy - step, copy)
-        step = x - new.astype(x.dtype)
+        if x.dtype != new.dtype:
+            step = x - new.astype(x.dtype)
         return (new, inner), step if taken is True else Sometimes(step, taken)
 
     def parameter(self, state: Any) -> Any:

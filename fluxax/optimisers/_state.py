@@ -161,7 +161,7 @@ class Leaf:
 
     @property
     def steps(self) -> Any:
-        """How many steps the array has taken, on the device: `int` of it waits, having it does not."""
+        """How many steps the array has taken, on the device: `int(steps)` waits for it."""
         return jnp.asarray(self.store.counts[self.clock])
 
     @property
