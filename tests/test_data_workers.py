@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +193,32 @@ def test_an_error_is_the_users_with_the_observation_and_the_workers_traceback(tw
     two.data.what = "odd"
     with pytest.raises(RuntimeError, match=r"^Local: no such file \(while reading observation 3\)"):
         list(two)
+
+
+def test_a_data_set_that_workers_cannot_import(two, monkeypatch):
+    module = types.ModuleType("nowhere")
+    module.Data = type("Data", (Noisy,), {"__module__": "nowhere"})
+    monkeypatch.setitem(sys.modules, "nowhere", module)
+    two.data = module.Data(4)
+    with pytest.raises(TypeError) as caught:
+        list(two)
+    assert str(caught.value) == (
+        "DataLoader expects a data set that worker processes can import, got ModuleNotFoundError: "
+        "No module named 'nowhere'. Put its classes and functions into a module and import it, or "
+        "use threads: processes=False."
+    )
+    two.data = [3, 4]
+    assert lists(two) == [[3, 4]]
+
+
+def test_a_worker_that_does_not_start(monkeypatch, nothing_left):
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with pytest.raises(RuntimeError) as caught:
+        list(fx.DataLoader([3, 4], 2, workers=1, processes=True))
+    assert str(caught.value) == (
+        "DataLoader expects worker processes that start, got one that ended with exit code 1 "
+        "before it could read observations 0, 1. What it printed says why."
+    )
 
 
 DEATHS = [
