@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from fluxax._compile._objective import first_of
+from fluxax._diagnosis import Finding, Held, diagnosis
 from fluxax._pieces import Piece, Pieces
 from fluxax._step import step
 
@@ -19,24 +21,31 @@ class NonFiniteLoss(FloatingPointError):
     Attributes:
         index: the position of the item in the data, from 0.
         value: the loss there.
-        path: the first parameter or layer that went bad, where it is known.
+        path: the first parameter or layer that went bad, such as `model.layers[2].weight`; the
+            part of the batch, such as `batch[0]`, if that was bad; "loss" if all layers gave
+            finite numbers; `None` where it is not known.
         phase: "forward" if the loss was not finite, "backward" if only a gradient was.
         losses: the losses of the items before.
     """
 
-    def __init__(self, index: int, value: float, losses: np.ndarray):
+    def __init__(self, index: int, value: float, losses: np.ndarray, found: Any = None):
         self.index, self.value, self.losses = index, value, losses
         self.phase = "backward" if math.isfinite(value) else "forward"
-        self.path: str | None = None
+        self._found = found or Finding()
+        self.path: str | None = self._found.path
         what = (
             f"the loss is {value}"
             if self.phase == "forward"
             else f"a gradient is not finite (the loss is {value})"
         )
+        text = f" {self._found.text}" if self._found.text else ""
         super().__init__(
-            f"Training stopped at item {index}: {what}. The model and its state are as they were "
-            "before that item. Lower the learning rate, clip the gradient, or look at that item."
+            f"Training stopped at item {index}: {what}.{text} The model and its state are as they "
+            f"were before that item. {self._found.advice}"
         )
+
+    def __reduce__(self) -> Any:
+        return NonFiniteLoss, (self.index, self.value, self.losses, self._found)
 
 
 class Taken(NamedTuple):
@@ -56,13 +65,17 @@ class Pass:
         has_aux: whether all that the loss returned is kept, or its first element.
     """
 
-    _LOOK = 16  # how many steps may be on their way before their flag is looked at
+    _LOOK = 8  # how many steps may be on their way before their flag is looked at
+    _BYTES = 2**28  # how much their batches may take, which are kept until then
 
     def __init__(self, who: str, loss: Any, model: Any, opt_state: Any, *, has_aux: bool):
         self.who, self.loss, self.model, self.opt_state = who, loss, model, opt_state
         self.has_aux = has_aux
         self.taken: list[Taken] = []
         self.alive: Any = None
+        self.look = 0  # how many of those there are for batches of this size
+        self.kept: deque[tuple[Any, ...]] = deque()  # the batches of the last steps
+        self.pieces: Pieces | None = None
 
     def take(self, args: tuple[Any, ...]) -> None:
         """One step."""
@@ -70,16 +83,19 @@ class Pass:
             self.who, self.loss, self.model, (self.model, *args), self.opt_state, self.alive
         )
         self.taken.append(Taken(1, value if self.has_aux else first_of(value), good))
+        self.kept.append(args)
         compiled = isinstance(good, jax.Array)
         self.alive = good if compiled else np.bool_(good)
         if not compiled:
-            self._look(-1)
-        elif len(self.taken) % self._LOOK == 0:
-            self._look(max(0, len(self.taken) - self._LOOK))
+            self._look(len(self.taken) - 1)
+            return
+        self.look = self.look or max(2, min(self._LOOK, self._BYTES // (2 * _bytes(args) + 1)))
+        if len(self.taken) % self.look == 0:
+            self._look(max(0, len(self.taken) - self.look))
 
     def take_pieces(self, pieces: Pieces, bar: Any) -> None:
         """Many steps, as far as they run in pieces; `pieces.source` knows the rest."""
-        first = len(self.taken)
+        first, self.pieces = len(self.taken), pieces
         try:
             bar.expect()
             for n, piece in pieces.run(has_aux=self.has_aux):
@@ -88,7 +104,7 @@ class Pass:
                 bar.moved(n)
                 bar.expect()
             if len(self.taken) > first:  # the arrays may be the caller's memory: wait
-                self._look(-1)
+                self._look(len(self.taken) - 1)
         except NonFiniteLoss as error:
             pieces.source.mark(error.index + 1)
             raise
@@ -101,17 +117,38 @@ class Pass:
         self.alive = piece.good
 
     def _look(self, at: int) -> None:
+        """Stop if something went wrong up to a step; else its batch is of no interest any more."""
         if not bool(self.taken[at].good):
             self._stop()
+        while len(self.taken) - len(self.kept) <= at and self.kept:
+            self.kept.popleft()
 
     def _stop(self) -> None:
         bad = next(i for i, t in enumerate(self.taken) if not bool(t.good))
         before, at = sum(t.n for t in self.taken[:bad]), self.taken[bad]
-        inside = 0 if at.done is None else int(at.done)
+        index = before + (0 if at.done is None else int(at.done))
         losses = _joined([first_of(t.value) for t in self.taken[: bad + 1]], self.taken)
-        raise NonFiniteLoss(
-            before + inside, float(losses[before + inside]), losses[: before + inside]
+        value = float(losses[index])
+        found = diagnosis(
+            lambda: Held(
+                self.loss,
+                self.model,
+                self.opt_state,
+                self._batch(bad, index),
+                finite=math.isfinite(value),
+                compiled=isinstance(at.good, jax.Array),
+            )
         )
+        raise NonFiniteLoss(index, value, losses[:index], found)
+
+    def _batch(self, bad: int, index: int) -> tuple[Any, ...] | None:
+        """What the loss got beside the model."""
+        if self.pieces is not None and self.taken[bad].done is not None:
+            source = self.pieces.source
+            rows = source.block(index, index + 1)[0]
+            return self.pieces.items(source.nest([leaf[rows] for leaf in source.leaves]))
+        at = bad - (len(self.taken) - len(self.kept))
+        return self.kept[at] if at >= 0 else None
 
     def losses(self) -> np.ndarray:
         """The losses of the whole pass; an error if one of the last steps went wrong."""
@@ -123,6 +160,15 @@ class Pass:
         """What the loss returned beside its first element, a stack of all steps for each array."""
         values = [_beside_first(t.value) for t in self.taken]
         return jax.tree.map(lambda *xs: _joined(xs, self.taken), *values) if values else None
+
+
+def _bytes(batch: Any) -> int:
+    """The memory that nested arrays take."""
+    if isinstance(batch, (tuple, list)):
+        return sum(map(_bytes, batch))
+    if isinstance(batch, dict):
+        return sum(map(_bytes, batch.values()))
+    return getattr(batch, "nbytes", 0)
 
 
 def _joined(values: Any, taken: list[Taken]) -> Any:
