@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax._src import config as _config
 from jax._src import core as _core
+from jax._src import util as _util
 from jax._src.array import ArrayImpl as _ArrayImpl
 from jax._src.interpreters import ad as _ad
 from jax._src.lax import lax as _lax
@@ -22,6 +23,10 @@ from jax._src.lax import lax as _lax
 Tracer: Any = _core.Tracer
 eval_jaxpr: Any = _core.eval_jaxpr
 jaxprs_in_params: Any = _core.jaxprs_in_params
+
+#: Forget what was traced, but not what is compiled: a `jax.jit` function or the body of a scan
+#: that reads a global keeps, in JAX, the value that the global had at its first trace.
+forget_traces: Any = _util.clear_all_caches
 
 #: The class of concrete arrays; `type(x) is ArrayImpl` is how generated guards know one.
 ArrayImpl: type = _ArrayImpl

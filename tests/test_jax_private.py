@@ -118,3 +118,25 @@ def test_a_jaxpr_can_be_cut() -> None:
 def test_keys_are_known() -> None:
     assert _jax.is_key(jax.random.key(0))
     assert not _jax.is_key(X)
+
+
+def test_traces_are_forgotten_and_programs_are_not() -> None:
+    scale, traces = [2.0], []
+
+    @jax.jit
+    def helper(x: jax.Array) -> jax.Array:
+        traces.append(scale[0])
+        return x * scale[0]
+
+    outer = lambda x: helper(x)
+    jax.make_jaxpr(outer)(X)
+    helper(X)
+    scale[0] = 3.0
+    jax.make_jaxpr(lambda x: helper(x))(X)
+    assert 3.0 not in traces
+    _jax.forget_traces()
+    before = len(traces)
+    helper(X)  # compiled as it was
+    assert len(traces) == before
+    jax.make_jaxpr(lambda x: helper(x))(X)
+    assert traces[-1] == 3.0

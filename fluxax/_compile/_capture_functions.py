@@ -13,6 +13,12 @@ from fluxax._compile._spec import Again, Box, Is, Sidestep, Spec
 from fluxax._compile._walk import Walk
 from fluxax._jax import JitFunction
 
+#: JAX remembers the trace of a function that is given to one of these.
+_REMEMBERING = frozenset(
+    """associative_scan checkpoint cond fori_loop jit linear_transpose map pjit remat scan switch
+    while_loop""".split()
+)
+
 
 class Functions(Walk):
     """The part of a walk that takes functions."""
@@ -52,6 +58,7 @@ class Functions(Walk):
     def _fixed_function(self, f: types.FunctionType, reads: Reads) -> None:
         """A function that will run as it is must not do what the trace could not take back."""
         self.fixed_codes |= reads.codes
+        self.remembering |= not _REMEMBERING.isdisjoint(reads.names | set(reads.globals))
         code = f.__code__
         where = f"`{code.co_name}` ({code.co_filename}:{code.co_firstlineno})"
         if reads.writes_globals:
@@ -126,6 +133,7 @@ class Functions(Walk):
         inner = getattr(w, "__wrapped__", None)
         if self._fixed and is_user_function(inner) and not isinstance(w, JitFunction):
             raise Sidestep(f"a method calls `{label}`, which remembers its results")
+        self.remembering |= self._fixed
         if not is_user_function(inner) and not isinstance(
             inner, (types.MethodType, functools.partial)
         ):

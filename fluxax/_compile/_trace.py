@@ -26,6 +26,7 @@ from fluxax._compile._tripwire import Tripwire
 from fluxax._compile._walk import FIXED, INPUT
 from fluxax._errors import InputError, warn
 from fluxax._implicit._params import Live
+from fluxax._jax import forget_traces
 
 
 class Trace:
@@ -143,6 +144,8 @@ class Trace:
         ]
         before = [(box, box.how.now(box.value)) for box in self.capture.fixed_boxes if box.how.now]
         state = np.random.get_state(), random_state()
+        if self.capture.fixed_data and self.capture.remembering:
+            forget_traces()
         try:
             closed = jax.make_jaxpr(self._flat)(*arrays, *numbers)
         finally:

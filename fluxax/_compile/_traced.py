@@ -50,7 +50,7 @@ class Program:
     def compile_run(self) -> Any:
         """The program without a gradient, to be called with its inputs."""
         once = Once(lambda *inputs: self.run(inputs), "compiled")
-        return jax.jit(once, compiler_options=options_for())
+        return jax.jit(once, compiler_options=options_for(self.closed))
 
     def run(self, inputs: Any) -> list[Any]:
         """The outputs, then the written states; to be traced."""

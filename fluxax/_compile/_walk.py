@@ -44,6 +44,8 @@ class Walk:
         self._grown = False
         self.fixed_codes: set[int] = set()  # code objects that may run as they are
         self.fixed_boxes: list[Box] = []  # and what they could write to
+        self.fixed_data = False  # whether they read numbers or arrays
+        self.remembering = False  # and whether JAX remembers traces of some of them
         self._inside = 0  # > 0 below a Module
         self._train = True  # whether arrays here may be trained
         self._whole = 0  # > 0 in an argument: every attribute counts
@@ -85,6 +87,7 @@ class Walk:
 
     def _fixed_array(self, value: Any, label: str, numpy: bool) -> Spec:
         """An array that is reached only through a class: a constant, NumPy's by content."""
+        self.fixed_data = True
         if not numpy:
             return self._const(value, label, identical=True)
         if value.nbytes > _MOST_BYTES:
@@ -103,6 +106,7 @@ class Walk:
         if self.promotes and self.numbers.get(label) == INPUT and _fits(value):
             return self._input(value, label)
         self.tokens.append((label, "number", static_key(value)))
+        self.fixed_data |= self._fixed
         if not self._fixed and not isinstance(value, (bool, np.bool_)):
             self.constants[label] = value
         return Num(value, label, None)
@@ -121,6 +125,7 @@ class Walk:
 
     def _const(self, value: Any, label: str, *, identical: bool) -> Const:
         self.tokens.append((label, "value", Is(value) if identical else static_key(value)))
+        self.fixed_data |= self._fixed and not identical
         return Const(value, label, identical)
 
     def _opaque(self, value: Any, label: str) -> Opaque:

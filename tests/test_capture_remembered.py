@@ -1,0 +1,97 @@
+"""JAX remembers traces of jitted helpers and loop bodies; a global behind a method is seen anyway."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fluxax as fx
+from tests.witness import compiling
+
+SCALE: Any = 2.0
+
+
+class Held:
+    """A class whose attribute a helper reads."""
+
+    scale: Any = 2.0
+
+
+@jax.jit
+def jitted(x: Any) -> Any:
+    return x * SCALE
+
+
+@jax.jit
+def of_class(x: Any) -> Any:
+    return x * Held.scale
+
+
+def plain(x: Any) -> Any:
+    return x * SCALE
+
+
+def body(carry: Any, x: Any) -> Any:
+    return carry + x * SCALE, None
+
+
+class Net(fx.Module):
+    """Its method calls helpers that run as they are."""
+
+    def __init__(self) -> None:
+        self.w = jnp.ones(3)
+
+    def jit(self) -> Any:
+        return jnp.sum(jitted(self.w))
+
+    def of_class(self) -> Any:
+        return jnp.sum(of_class(self.w))
+
+    def scan(self) -> Any:
+        return jax.lax.scan(body, 0.0, self.w)[0]
+
+    def checkpoint(self) -> Any:
+        return jnp.sum(jax.checkpoint(plain)(self.w))
+
+    def cond(self) -> Any:
+        return jnp.sum(jax.lax.cond(jnp.sum(self.w) > 0, plain, plain, self.w))
+
+
+OBJECTIVES: dict[str, Callable[[Any], Any]] = {
+    "jit": lambda m: m.jit(),
+    "class": lambda m: m.of_class(),
+    "scan": lambda m: m.scan(),
+    "checkpoint": lambda m: m.checkpoint(),
+    "cond": lambda m: m.cond(),
+}
+
+
+@pytest.mark.parametrize("way", OBJECTIVES)
+def test_a_global_behind_a_method_is_read_at_every_call(way: str) -> None:
+    global SCALE
+    model = Net()
+    jitted(model.w), of_class(model.w)  # so JAX has traces from elsewhere too
+    for scale in (2.0, 3.0, 2.0, np.float32(5.0)):
+        SCALE = Held.scale = scale
+        value, grads = fx.withgradient(OBJECTIVES[way], model)
+        assert float(value) == 3 * scale
+        np.testing.assert_array_equal(grads[0].w, np.full(3, scale))
+    assert all(r.compiled for r in fx.explain())
+
+
+def test_programs_that_are_there_are_not_compiled_again() -> None:
+    global SCALE
+    model, x, SCALE = Net(), jnp.ones(4), 7.0
+    other = lambda v: jnp.sum(jnp.tanh(v))
+    fx.gradient(other, x)
+    fx.gradient(OBJECTIVES["jit"], model)
+    SCALE = 8.0
+    fx.gradient(OBJECTIVES["jit"], model)
+    with compiling() as seen:
+        fx.gradient(other, x)
+    assert not seen
