@@ -1,4 +1,4 @@
-"""The implicit style: the explicit one's numbers, with a function that reads its parameters itself."""
+"""The implicit style: the explicit one's numbers, from a function that reads its parameters."""
 
 from __future__ import annotations
 
@@ -317,14 +317,17 @@ def test_another_shape_starts_with_fresh_state() -> None:
     np.testing.assert_allclose(model["w"], 0.9)
 
 
-def test_nothing_of_ours_keeps_model_or_rule_alive() -> None:
+def trained_and_forgotten() -> tuple[Any, Any, list[Any]]:
     model, opt = net(), fx.Adam()
     ps = fx.params(model)
     gs = fx.gradient(lambda: fx.mse(model(X), Y), ps)
     fx.update(opt, ps, gs)
     fx.train(lambda x, y: fx.mse(model(x), y), ps, [(X, Y)], opt)
-    gone = [weakref.ref(o) for o in (model, model.layers.enc, opt)]
-    del model, opt
+    return ps, gs, [weakref.ref(o) for o in (model, model.layers.enc, opt)]
+
+
+def test_nothing_of_ours_keeps_model_or_rule_alive() -> None:
+    ps, gs, gone = trained_and_forgotten()
     gc.collect()
     assert [r() for r in gone] == [None] * 3
     assert (len(ps), len(gs)) == (0, 4)
