@@ -140,6 +140,16 @@ def test_a_new_gradient_at_every_step() -> None:
     assert not np.array_equal(first, second)
 
 
+def test_implicit_gradients_are_two_like_dictionaries() -> None:
+    model = net()
+    x, y = problem()
+    pars = fx.params(model)
+    grad = fx.gradient(lambda: cross(model, x, y), pars)
+    explicit = fx.gradient(lambda m: cross(m, x, y), model)[0]
+    for p, g in zip(pars, arrays(explicit), strict=True):
+        np.testing.assert_allclose(grad[p], g, rtol=1e-5, atol=1e-6)
+
+
 # --- loss functions ------------------------------------------------------------------------
 
 
@@ -167,6 +177,16 @@ def test_crossentropy_of_softmax_is_logitcrossentropy() -> None:
     b = fx.gradient(lambda m: cross(m, x, y), model.layers[0])[0]
     for left, right in zip(arrays(a), arrays(b), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-6)
+
+
+def test_an_old_loss_reads_the_model_from_outside() -> None:
+    model = fx.Dense(4, 2, rng=1)
+    x, y = problem()
+    loss = lambda x, y: ((model(x) - y) ** 2).sum()
+    grad = fx.gradient(lambda: loss(x, y), fx.params(model))
+    w, b = arrays(model)
+    expected = 2 * x.T.astype(np.float64) @ (x @ w + b - y)
+    np.testing.assert_allclose(grad[model.weight], expected, rtol=1e-5, atol=1e-5)
 
 
 # --- optimisation rules --------------------------------------------------------------------
@@ -201,6 +221,17 @@ def test_momentum_remembers() -> None:
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
     got = opt_state.layers[0].weight.state
     np.testing.assert_allclose(jax.tree.leaves(got)[0], velocity[0], rtol=1e-4, atol=1e-7)
+
+
+def test_an_old_rule_keeps_its_state_itself() -> None:
+    old, new = net(), net()
+    opt, opt_state = fx.Momentum(0.01, 0.9), fx.setup(fx.Momentum(0.01, 0.9), new)
+    for x, y in batches():
+        pars = fx.params(old)
+        fx.update(opt, pars, fx.gradient(lambda: cross(old, x, y), pars))
+        fx.update(opt_state, new, fx.gradient(lambda m: cross(m, x, y), new)[0])
+    for a, b in zip(arrays(old), arrays(new), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 # --- datasets and batches ------------------------------------------------------------------
@@ -286,6 +317,15 @@ def test_a_loop_with_log_break_and_continue(capsys: pytest.CaptureFixture[str]) 
     assert all(np.isfinite(a).all() for a in arrays(model))
     assert my_log[-1]["acc"] > 0.95 >= my_log[-2]["acc"]
     assert "stopping after" in capsys.readouterr().out
+
+
+def test_the_old_method_of_train() -> None:
+    old, new = net(), net()
+    fx.train(lambda x, y: cross(old, x, y), fx.params(old), batches(), fx.Adam())
+    fx.train(cross, new, batches(), fx.setup(fx.Adam(), new))
+    for a, b in zip(arrays(old), arrays(new), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert not same(old, net())
 
 
 # --- regularisation ------------------------------------------------------------------------
@@ -390,3 +430,17 @@ def test_freeze_and_thaw() -> None:
     fx.thaw(opt_state)
     fx.train(cross, model, batches(), opt_state)
     assert not same(model.layers.enc, bimodel().layers.enc)
+
+
+def test_the_old_ways_to_adjust_and_to_freeze() -> None:
+    old, new = bimodel(), bimodel()
+    opt, opt_state = fx.Adam(0.1), fx.setup(fx.Adam(0.1), new)
+    fx.freeze(opt_state.layers.dec)
+    for eta in (0.1, 0.001):
+        opt.eta = eta
+        fx.adjust(opt_state, eta)
+        fx.train(lambda x, y: cross(old, x, y), fx.params(old.layers.enc), batches(), opt)
+        fx.train(cross, new, batches(), opt_state)
+    assert same(old.layers.dec, bimodel().layers.dec)
+    for a, b in zip(arrays(old), arrays(new), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
