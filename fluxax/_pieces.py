@@ -59,10 +59,12 @@ class Loop:
         n_inputs = len(program.closed.jaxpr.invars)
         self.others = [i for i in range(n_inputs) if i not in parameters]
         self.fused, self.batch, self.wanted, self.most = fused, batch, wanted, most
-        self.written = [w.input for w in program.writes]
+        self.written = [w.input for w in program.writes if w.input is not None]
         self.rest = [i for i in self.others if i not in batch and i not in self.written]
         self.call = jax.jit(
-            Once(self._run, "train"), donate_argnums=(5, 6), compiler_options=options_for()
+            Once(self._run, "train"),
+            donate_argnums=(5, 6),
+            compiler_options=options_for(fused.program.closed),
         )
         self.fresh = True
 

@@ -1,4 +1,4 @@
-"""JAX remembers traces of jitted helpers and loop bodies; a global behind a method is seen anyway."""
+"""JAX remembers traces of helpers and loop bodies; a global behind a method is seen all the same."""
 
 from __future__ import annotations
 
