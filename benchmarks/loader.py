@@ -143,7 +143,7 @@ def pytorch(work: str, folder: str, n: int, turns: int, workers: int) -> Iterabl
 def grain(work: str, folder: str, n: int, turns: int, workers: int) -> Iterable[Any]:
     import grain
 
-    data = Items(n, turns) if work.startswith("items") else Rows(*arrays(work, folder, n))
+    data: Any = Items(n, turns) if work.startswith("items") else Rows(*arrays(work, folder, n))
     return grain.MapDataset.source(data).shuffle(seed=0).batch(BATCH).to_iter_dataset()
 
 
