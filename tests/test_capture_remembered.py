@@ -1,4 +1,4 @@
-"""JAX remembers traces of helpers and loop bodies; a global behind a method is seen all the same."""
+"""JAX remembers traces of helpers and loop bodies; a global behind a method is seen anyway."""
 
 from __future__ import annotations
 
