@@ -17,6 +17,7 @@ from fluxax._pass import NonFiniteLoss as NonFiniteLoss
 from fluxax._pass import Pass
 from fluxax._pieces import Pieces
 from fluxax._step import step
+from fluxax._tensors import as_arrays
 from fluxax.optimisers._remember import by_params
 from fluxax.optimisers._rule import is_rule
 from fluxax.optimisers._state import Leaf
@@ -126,7 +127,7 @@ def _in_pieces(data: Any) -> Any:
 
 
 def _items(batch: Any) -> tuple[Any, ...]:
-    """What the loss gets beside the model; numbers of a NumPy array as arrays."""
+    """What the loss gets beside the model; tensors and numbers of a NumPy array as arrays."""
     items = batch if type(batch) in (tuple, list) else (batch,)
     for x in items:
         if type(x) not in _ARRAYS:
@@ -140,9 +141,7 @@ _ARRAYS = frozenset((ArrayImpl, np.ndarray))
 def _item(x: Any) -> Any:
     if isinstance(x, np.generic):
         return np.asarray(x)
-    if type(x).__module__ == "torch":
-        return x.detach().cpu().numpy()
-    return x
+    return as_arrays(x)
 
 
 def _iterate(data: Any) -> Iterator[Any]:
