@@ -60,24 +60,23 @@ def table(infos: dict[str, Any]) -> dict[str, Any]:
     return entries
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The manifest of a file and its arrays as bytes, all checked.
+def read(file: BinaryIO, path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The manifest of an open file and its arrays as bytes, all checked.
 
     Raises:
         Damaged: if a byte is not what was written, or the file is no checkpoint.
     """
-    with path.open("rb") as file:
-        manifest = read_manifest(file, path)
-        arrays = {}
-        for name, info in manifest["arrays"].items():
-            data = np.empty(byte_count(info), np.uint8)
-            if _read_into(file, data) != len(data):
-                raise _damaged(path, "it ends too early")
-            if _hash(data) != info["sha256"]:
-                raise _damaged(path, f"the checksum of {name} is wrong")
-            arrays[name] = data
-        if file.read(1):
-            raise _damaged(path, "there is more in it than was written")
+    manifest = read_manifest(file, path)
+    arrays = {}
+    for name, info in manifest["arrays"].items():
+        data = np.empty(byte_count(info), np.uint8)
+        if _read_into(file, data) != len(data):
+            raise _damaged(path, "it ends too early")
+        if _hash(data) != info["sha256"]:
+            raise _damaged(path, f"the checksum of {name} is wrong")
+        arrays[name] = data
+    if file.read(1):
+        raise _damaged(path, "there is more in it than was written")
     return manifest, arrays
 
 
@@ -90,7 +89,7 @@ def read_manifest(file: BinaryIO, path: Path) -> dict[str, Any]:
     try:
         header = json.loads(encoded)
         metadata = header.pop("__metadata__", {})
-    except (ValueError, AttributeError, RecursionError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         raise _damaged(path, "its header is wrong") from None
     if not isinstance(metadata, dict) or "fluxax" not in metadata:
         raise Damaged(

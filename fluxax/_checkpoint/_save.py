@@ -192,7 +192,8 @@ def _path(who: str, path: Any) -> Path:
 
 def _read(path: Path) -> Any:
     try:
-        return read(path)
+        with path.open("rb") as file:
+            return read(file, path)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"load expects a checkpoint, got {str(path)!r}, which is not there."
