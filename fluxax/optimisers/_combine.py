@@ -101,28 +101,34 @@ def in_order(opts: tuple[Any, ...]) -> tuple[Any, ...]:
                 "OptimiserChain expects a chain with EMA in it to stand last, got one before "
                 f"{type(opts[movers[-1]]).__name__}. Put EMA into the outer chain."
             )
-    _check_directions([opts[i] for i in movers])
     return tuple(_passing_on(opt) if i in movers[:-1] else opt for i, opt in enumerate(opts))
 
 
-def _check_directions(opts: list[Any]) -> None:
-    """An error if Optax's signs and ours would lead uphill."""
+def check_downhill(rule: Any) -> None:
+    """An error if Optax's signs and ours, in one chain, would lead uphill."""
+    opts = [opt for opt in _flat(rule) if not watches(opt)]
     if all(isinstance(opt, Transformation) for opt in opts):
         return  # Optax's own meaning
     for opt in opts:
-        if isinstance(opt, Transformation):
-            way, last = direction(opt.tx.init, opt.tx.update), opt is opts[-1]
-            if way < 0 and not last:
-                raise ValueError(
-                    f"OptimiserChain expects {opt!r}, which turns the gradient around, to stand "
-                    f"last, got {type(opts[-1]).__name__} after it. Change the order."
-                )
-            if way > 0 and last:
-                raise ValueError(
-                    f"OptimiserChain expects its last Optax transformation to turn the gradient "
-                    f"around, as its result is added, got {opt!r}. Put it before the others, or "
-                    "optax.scale(-1.0) after it."
-                )
+        way = direction(opt.tx.init, opt.tx.update) if isinstance(opt, Transformation) else 0
+        if way < 0 and opt is not opts[-1]:
+            raise ValueError(
+                f"OptimiserChain expects {opt!r}, which turns the gradient around, to stand last, "
+                f"got {type(opts[-1]).__name__} after it. Change the order."
+            )
+        if way > 0 and opt is opts[-1]:
+            raise ValueError(
+                "OptimiserChain expects its last Optax transformation to turn the gradient around, "
+                f"as its result is added, got {opt!r}. Put it before the others, or "
+                "optax.scale(-1.0) after it."
+            )
+
+
+def _flat(rule: Any) -> list[Any]:
+    """The rules that a gradient goes through."""
+    if isinstance(rule, OptimiserChain):
+        return [inner for opt in rule.opts for inner in _flat(opt)]
+    return _flat(rule.rule) if hasattr(rule, "parameter") else [rule]
 
 
 def _passing_on(rule: Any) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeGuard
 
 from fluxax import _tree
+from fluxax.optimisers._combine import check_downhill
 from fluxax.optimisers._optax import as_rule
 from fluxax.optimisers._rule import is_rule
 
@@ -25,6 +26,8 @@ def chosen_rules(rule: Any, model: Any, wanted: dict[_tree.Path, Any]) -> dict[_
     """
     choose = _chooser(rule, model, wanted)
     found = {path: choose(path, array) for path, array in wanted.items()}
+    for one in {id(r): r for r in found.values() if r is not None}.values():
+        check_downhill(one)
     return {path: copy.deepcopy(r) for path, r in found.items() if r is not None}
 
 
