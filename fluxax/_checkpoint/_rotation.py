@@ -12,6 +12,7 @@ from typing import Any
 from fluxax._checkpoint._file import Damaged, read_manifest
 from fluxax._checkpoint._save import load, write
 from fluxax._checkpoint._values import decoded, encoded
+from fluxax._checkpoint._write import clean
 from fluxax._errors import short, warn
 
 
@@ -72,6 +73,7 @@ class Checkpoints:
         if self.best is not None and value is None:
             raise ValueError("Checkpoints.save expects a value to find the best by, got None.")
         number = None if value is None else float(value)
+        clean(self.folder, "*.safetensors")  # of steps that another run may never come to
         write(self.path(step), {**things, "step": step, "value": number}, value=encoded(number))
         self._remove()
 

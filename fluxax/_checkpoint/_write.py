@@ -24,7 +24,7 @@ def replace(path: Path, pieces: Iterable[Any]) -> None:
     """
     path = Path(os.path.realpath(path))  # the file that a link names is replaced, not the link
     try:
-        _clean(path)
+        clean(path.parent, _literal(path.name))
         with _temporary(path) as (file, name):
             for piece in pieces:
                 _write(file, piece)
@@ -81,16 +81,16 @@ def _locked(file: int) -> bool:
     return True
 
 
-def _clean(path: Path) -> None:
-    """Remove what saves to this name left behind when they were killed: nobody locks it."""
+def clean(folder: Path, name: str = "*") -> None:
+    """Remove what saves to a name left behind when they were killed: nobody locks it."""
     if fcntl is None:
         return
-    for name in path.parent.glob(f".{_literal(path.name)}.*.tmp"):
+    for left in folder.glob(f".{name}.*.tmp"):
         with contextlib.suppress(OSError):
-            file = os.open(name, os.O_WRONLY)
+            file = os.open(left, os.O_WRONLY)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                name.unlink()
+                left.unlink()
             finally:
                 os.close(file)
 
