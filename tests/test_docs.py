@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import fluxax as fx
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
 
@@ -57,6 +59,26 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
     assert broken_links(page) == []
 
 
+def unknown_names(text: str) -> list[str]:
+    """What a text calls a name of fluxax, and is none."""
+    return sorted({name for name in NAME.findall(text) if _lacks(fx, name.split("."))})
+
+
+NAME = re.compile(r"\bfx\.([a-zA-Z_]\w*(?:\.[a-zA-Z_]\w*)?)")
+
+
+def _lacks(owner: object, names: list[str]) -> bool:
+    if not hasattr(owner, names[0]):
+        return True
+    inner = getattr(owner, names[0])
+    return len(names) > 1 and isinstance(inner, types.ModuleType) and not hasattr(inner, names[1])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_what_is_named_exists(page: Path) -> None:
+    assert unknown_names(page.read_text("utf-8")) == []
+
+
 def test_a_page_is_read_as_written(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
@@ -67,3 +89,7 @@ def test_a_page_is_read_as_written(tmp_path: Path) -> None:
     assert broken_links(page) == ["gone.md"]
     assert run(page).b == 2
     assert python_blocks(page)[0].count("\n") == 6
+    assert unknown_names("fx.mse, fx.losses.mse(a), `fx.mze`, fx.losses.mze") == [
+        "losses.mze",
+        "mze",
+    ]
