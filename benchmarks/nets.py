@@ -24,7 +24,7 @@ from timing import Times, take_turns
 
 THREADS = 2
 TOLERANCE = 1e-5  # relative, of our gradients against plain autodiff's
-FAR = 1e-3  # and against PyTorch's, which sums in another order
+FAR = 1e-2  # and against PyTorch's: one relu on the other side of 0 moves a gradient by 1e-3
 MUST, GOAL = 1.3, 1.0
 _PAUSE = 0.05  # seconds in which threads stop spinning
 

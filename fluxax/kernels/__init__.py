@@ -5,7 +5,9 @@ rounding, and takes every derivative that the plain one takes. On an accelerator
 is what runs. `docs/design/cpu.md` says what each of them is against, with measurements.
 """
 
+from fluxax.kernels._batchnorm import batchnorm, plain_batchnorm
 from fluxax.kernels._choice import choose, chosen
+from fluxax.kernels._conv import AXES, conv, plain_conv
 from fluxax.kernels._dense import dense, plain_dense
 from fluxax.kernels._lstm import lstm, plain_lstm
 from fluxax.kernels._memory import keep_memory
@@ -13,12 +15,17 @@ from fluxax.kernels._options import options_for
 from fluxax.kernels._settled import settled
 
 __all__ = [
+    "AXES",
+    "batchnorm",
     "choose",
     "chosen",
+    "conv",
     "dense",
     "keep_memory",
     "lstm",
     "options_for",
+    "plain_batchnorm",
+    "plain_conv",
     "plain_dense",
     "plain_lstm",
     "settled",

@@ -18,9 +18,8 @@ def _checked(who: str, which: str) -> str:
     return which
 
 
-_choice: ContextVar[str] = ContextVar(
-    "_choice", default=_checked("FLUXAX_KERNELS", os.environ.get("FLUXAX_KERNELS", "auto"))
-)
+_default = _checked("FLUXAX_KERNELS", os.environ.get("FLUXAX_KERNELS", "auto"))
+_choice: ContextVar[str] = ContextVar("_choice", default=_default)
 
 
 def chosen() -> bool:

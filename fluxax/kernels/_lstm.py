@@ -50,7 +50,8 @@ def lstm(xs: jax.Array, w: jax.Array, h: jax.Array, c: jax.Array) -> tuple[Any, 
 
     Example:
         >>> import jax.numpy as jnp
-        >>> hs, c = lstm(jnp.ones((7, 2, 20)), jnp.ones((5, 20)), jnp.zeros((2, 5)), jnp.zeros((2, 5)))
+        >>> start = jnp.zeros((2, 5))
+        >>> hs, c = lstm(jnp.ones((7, 2, 20)), jnp.ones((5, 20)), start, start)
         >>> hs.shape, c.shape
         ((7, 2, 5), (2, 5))
     """

@@ -31,7 +31,8 @@ def keep_memory() -> bool:
         return False
     library = ctypes.CDLL(None)
     settings = {_MMAP_THRESHOLD: _KEPT, _TRIM_THRESHOLD: _KEPT, _ARENA_MAX: 1}
-    return all([library.mallopt(name, value) == 1 for name, value in settings.items()])
+    done = [library.mallopt(name, value) == 1 for name, value in settings.items()]
+    return all(done)
 
 
 def _glibc() -> bool:

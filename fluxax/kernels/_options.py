@@ -8,36 +8,60 @@ from typing import Any
 import jax
 import jaxlib
 
-#: YNNPACK, a library of kernels, is on by default from jaxlib 0.10 on. Its convolutions are up to
-#: seven times slower here than XLA's own (and reported to crash or hang: jax#39257).
+from fluxax._jax import jaxprs_in_params
+from fluxax.kernels._choice import chosen
+
+#: YNNPACK, a library of kernels, is on by default from jaxlib 0.10 on. Its products are good; its
+#: convolutions are up to seven times slower here than XLA's own (and are reported to crash or
+#: hang: jax#39257).
 YNNPACK = "xla_cpu_experimental_ynn_fusion_type"
 _FIRST_WITH_YNNPACK = (0, 10)
 
+#: XLA on a CPU takes barriers out before it fuses, so that they hold nothing apart. Without this
+#: pass they stay.
+DISABLED, BARRIERS = "xla_disable_hlo_passes", "cse_barrier_expander"
 
-def options_for(platform: str | None = None) -> dict[str, Any] | None:
+
+def options_for(jaxpr: Any = None, platform: str | None = None) -> dict[str, Any] | None:
     """The options with which a program is compiled, for `jax.jit(f, compiler_options=…)`.
 
-    The rule: on a CPU, with a jaxlib that has it, YNNPACK is off. Elsewhere there are no options.
+    The rule, on a CPU only: barriers stay where kernels put them, and YNNPACK is off for a
+    program with a convolution in it, with a jaxlib that has YNNPACK.
+
     What stands in the environment goes first: an option that `XLA_FLAGS` names is left alone, and
     `FLUXAX_XLA="name=value name=value"` says which options there are instead of the rule's;
     `FLUXAX_XLA=` (empty) means none.
 
     Args:
-        platform: where the program runs, JAX's default if not given.
+        jaxpr: the program, before its derivative is taken; `None` for one without layers.
+        platform: where it runs, JAX's default if not given.
 
     Raises:
         ValueError: if `FLUXAX_XLA` is not written like that.
 
     Example:
-        >>> options_for("gpu") is None
+        >>> options_for(None, "gpu") is None
         True
     """
     own = os.environ.get("FLUXAX_XLA")
     if own is not None:
         return _parsed(own) or None
-    if (platform or jax.default_backend()) != "cpu" or not _has_ynnpack(jaxlib.__version__):
+    if jaxpr is None or (platform or jax.default_backend()) != "cpu":
         return None
-    return None if YNNPACK in os.environ.get("XLA_FLAGS", "") else {YNNPACK: ""}
+    options = {DISABLED: BARRIERS} if chosen() else {}
+    if _has_ynnpack(jaxlib.__version__) and _has(jaxpr, "conv_general_dilated"):
+        options[YNNPACK] = ""
+    flags = os.environ.get("XLA_FLAGS", "")
+    return {name: value for name, value in options.items() if name not in flags} or None
+
+
+def _has(jaxpr: Any, primitive: str) -> bool:
+    """Whether a program, or one inside it, has an operation."""
+    return any(
+        eqn.primitive.name == primitive
+        or any(_has(inner, primitive) for inner in jaxprs_in_params(eqn.params))
+        for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns
+    )
 
 
 def _has_ynnpack(version: str) -> bool:

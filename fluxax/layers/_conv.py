@@ -12,7 +12,8 @@ from fluxax._activations import identity
 from fluxax._errors import short
 from fluxax._module import Module
 from fluxax.init import glorot_uniform
-from fluxax.kernels import settled
+from fluxax.kernels import AXES as AXES  # also for the transposed ones
+from fluxax.kernels import conv
 from fluxax.layers._dense import tail
 from fluxax.layers._place import refuse, unfit
 from fluxax.layers._shapes import (
@@ -27,9 +28,6 @@ from fluxax.layers._shapes import (
     whole,
     window,
 )
-
-#: How the axes of input, weights and output are called for one, two and three of space.
-AXES = {n: ("N" + s + "C", s + "IO", "N" + s + "C") for n, s in enumerate(("W", "HW", "DHW"), 1)}
 
 
 class Conv(Module):
@@ -108,16 +106,8 @@ class Conv(Module):
         weight = self.weight
         if self.flipkernel:
             weight = lax.rev(weight, range(len(kernel)))
-        y = lax.conv_general_dilated(
-            x,
-            weight,
-            self.stride,
-            self.pad,
-            rhs_dilation=self.dilation,
-            dimension_numbers=AXES[len(kernel)],
-            feature_group_count=self.groups,
-        )
-        return self.activation(settled(y if self.bias is None else y + self.bias))
+        y = conv(x, weight, self.bias, self.stride, self.pad, self.dilation, self.groups)
+        return self.activation(y)
 
     def _arguments(self) -> list[tuple[str, Any]]:
         *kernel, n_in, n_out = self.weight.shape

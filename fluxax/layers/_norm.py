@@ -14,7 +14,7 @@ from fluxax._activations import identity
 from fluxax._errors import short
 from fluxax._module import Module, is_training, run
 from fluxax.init import ones32, zeros32
-from fluxax.kernels import settled
+from fluxax.kernels import batchnorm, settled
 from fluxax.layers._dropout import mode
 from fluxax.layers._place import refuse, unfit
 from fluxax.layers._shapes import as_input, channels_advice, drawn, function, sizes, whole
@@ -95,6 +95,10 @@ class BatchNorm(TrackedNorm):
         check_channels(self, x, 2)
         x = settled(x)
         mean, var = statistics(self, x, tuple(range(x.ndim - 1)))
+        if batch_mode(self) and self.scale is not None:
+            wide = jnp.promote_types(x.dtype, jnp.float32)
+            arrays = (a.astype(wide) for a in (x, self.scale, self.bias))
+            return self.activation(batchnorm(*arrays, self.eps).astype(x.dtype))
         return normalised(self, x, mean, var)
 
     def _arguments(self) -> list[tuple[str, Any]]:

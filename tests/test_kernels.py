@@ -1,0 +1,237 @@
+"""Every kernel against its plain formula, with every derivative; options and memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fluxax as fx
+from fluxax import kernels
+from fluxax.kernels import _memory, _options
+
+
+def drawn(*shapes: tuple[int, ...]) -> list[np.ndarray]:
+    rng = np.random.default_rng(5)
+    return [rng.standard_normal(shape) for shape in shapes]
+
+
+def image(stride: int, pad: int, groups: int, *, plain: bool) -> Callable[..., Any]:
+    conv = kernels.plain_conv if plain else kernels.conv
+    pads = ((pad, pad), (pad, pad))
+    return lambda x, w, b: conv(x, w, b, (stride, stride), pads, (1, 1), groups)
+
+
+def pair(stride: int, pad: int, groups: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    return image(stride, pad, groups, plain=False), image(stride, pad, groups, plain=True)
+
+
+#: By name: the kernel, its plain formula, the shapes of its arguments.
+KERNELS: dict[str, Any] = {
+    "settled": (kernels.settled, lambda x: x, [(3, 2)]),
+    "dense": (kernels.dense, kernels.plain_dense, [(3, 2), (2, 4), (4,)]),
+    "dense, no bias": (kernels.dense, kernels.plain_dense, [(3, 2), (2, 4)]),
+    "conv": (*pair(1, 1, 1), [(1, 4, 4, 2), (3, 3, 2, 2), (2,)]),
+    "conv, stride, groups": (*pair(2, 0, 2), [(1, 5, 5, 2), (2, 2, 1, 2), (2,)]),
+    "conv, one place": (*pair(2, 0, 1), [(1, 3, 3, 2), (1, 1, 2, 3), (3,)]),
+    "batchnorm": (
+        lambda *xs: kernels.batchnorm(*xs, 1e-5),
+        lambda *xs: kernels.plain_batchnorm(*xs, 1e-5),
+        [(3, 2, 2), (2,), (2,)],
+    ),
+    "lstm": (kernels.lstm, kernels.plain_lstm, [(3, 2, 8), (2, 8), (2, 2), (2, 2)]),
+}
+
+
+def scalar(f: Callable[..., Any]) -> Callable[..., Any]:
+    """A number that depends on all that a kernel returns, and not linearly."""
+
+    def number(*xs: Any) -> Any:
+        return sum(jnp.sum(jnp.sin(y * (k + 1.0))) for k, y in enumerate(jax.tree.leaves(f(*xs))))
+
+    return number
+
+
+def derivative(f: Callable[..., Any], law: str) -> Callable[..., Any]:
+    """What a law compares, as a function of a kernel's arguments."""
+    if law == "value":
+        return f
+    every = lambda xs: tuple(range(len(xs)))
+    number = scalar(f)
+    grad = lambda *xs: jax.grad(number, every(xs))(*xs)
+    if law == "grad":
+        return grad
+    if law == "jvp":
+        return lambda *xs: jax.jvp(f, xs, tuple(jnp.cos(x) for x in xs))
+    if law == "hessian":
+        return lambda *xs: jax.hessian(number, every(xs))(*xs)
+    if law == "grad of grad":
+        inner = lambda *xs: sum(jnp.sum(jnp.cos(g)) for g in grad(*xs))
+        return lambda *xs: jax.grad(inner, every(xs))(*xs)
+    return lambda *xs: jax.vmap(grad)(*(jnp.stack([x, 2 * x]) for x in xs))
+
+
+LAWS = (
+    "value",
+    "grad",
+    "jvp",
+    pytest.param("hessian", marks=pytest.mark.slow),
+    "grad of grad",
+    "vmap",
+)
+
+
+def apart(found: Any, wanted: Any) -> float:
+    """The largest relative difference of two trees of arrays, in norm."""
+    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True)
+    scale = max(float(jnp.linalg.norm(w.astype(float).ravel())) for w in jax.tree.leaves(wanted))
+    return max(float(jnp.linalg.norm((a - b).astype(float).ravel())) for a, b in pairs) / scale
+
+
+def both(name: str, law: str, dtype: Any) -> tuple[Any, Any]:
+    """What a kernel gives, and what its plain formula gives."""
+    kernel, plain, shapes = KERNELS[name]
+    xs = [jnp.asarray(x, dtype) for x in drawn(*shapes)]
+    with kernels.choose("own"):
+        found = jax.jit(derivative(kernel, law))(*xs)
+    return found, jax.jit(derivative(plain, law))(*xs)
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("name", KERNELS)
+def test_as_the_plain_formula(name: str, law: str) -> None:
+    with jax.enable_x64(True):
+        assert apart(*both(name, law, np.float64)) < 1e-12
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_in_single_precision(name: str) -> None:
+    assert apart(*both(name, "grad", np.float32)) < 1e-5
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_in_half_precision(name: str) -> None:
+    found, wanted = both(name, "grad", jnp.bfloat16)
+    assert all(a.dtype == b.dtype for a, b in zip(found, wanted, strict=True))
+    assert apart(found, wanted) < 0.1
+
+
+@pytest.mark.parametrize(
+    "layer, shape",
+    [
+        (lambda: fx.Dense(3, 2, fx.relu), (4, 3)),
+        (lambda: fx.Chain(fx.Conv((1, 1), 2, 3, stride=2), fx.BatchNorm(3, fx.relu)), (2, 5, 5, 2)),
+        (lambda: fx.LayerNorm(4), (3, 4)),
+        (lambda: fx.Chain(fx.LSTM(3, 4), lambda y: y[:, -1]), (2, 5, 3)),
+    ],
+)
+def test_layers_have_one_gradient(layer: Any, shape: tuple[int, ...]) -> None:
+    model, x = layer(), jnp.asarray(drawn(shape)[0], jnp.float32)
+    found = fx.gradient(lambda m: jnp.sum(jnp.sin(m(x))), model)[0]
+    with kernels.choose("plain"):
+        wanted = fx.gradient(lambda m: jnp.sum(jnp.sin(m(x))), model)[0]
+    assert apart(found, wanted) < 1e-5
+
+
+def test_barriers_stay_where_they_are_put() -> None:
+    def twice(x: Any) -> Any:
+        y = kernels.settled(jnp.where(x < 0, 0, 2 * x))
+        return jnp.sum(jnp.sin(y))
+
+    with kernels.choose("own"):
+        grad = jax.jit(jax.grad(twice), compiler_options=kernels.options_for(_jaxpr(twice), "cpu"))
+    x = jnp.ones((64, 64))
+    assert "opt-barrier" in grad.lower(x).compile().as_text()
+
+
+def _jaxpr(f: Callable[..., Any], *shape: int) -> Any:
+    return jax.make_jaxpr(f)(jnp.ones(shape or (4, 4)))
+
+
+# --- choice and options -------------------------------------------------------------------
+
+
+def test_plain_formulas_have_no_rules_of_their_own() -> None:
+    x, w = jnp.ones((2, 3)), jnp.ones((3, 2))
+    shown = {}
+    for which in ("own", "plain"):
+        with kernels.choose(which):
+            shown[which] = str(jax.make_jaxpr(lambda x, w: kernels.dense(x, w))(x, w))
+    assert "custom_jvp" in shown["own"]
+    assert "custom_jvp" not in shown["plain"]
+
+
+def test_unknown_choice() -> None:
+    sentence = r"^choose expects one of auto, own, plain, got 'fast'\.$"
+    with pytest.raises(ValueError, match=sentence), kernels.choose("fast"):
+        pass
+
+
+def convolution(x: Any) -> Any:
+    return jax.jit(fx.Conv((2, 2), 1, 1))(x[None, :, :, None])
+
+
+@pytest.fixture
+def no_flags(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in ("FLUXAX_XLA", "XLA_FLAGS"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_the_rule_for_options(no_flags: pytest.MonkeyPatch) -> None:
+    held = {_options.DISABLED: _options.BARRIERS}
+    with kernels.choose("own"):
+        assert kernels.options_for(_jaxpr(jnp.sin), "cpu") == held
+        assert kernels.options_for(_jaxpr(convolution), "cpu") == {**held, _options.YNNPACK: ""}
+        assert kernels.options_for(_jaxpr(convolution), "gpu") is None
+        assert kernels.options_for(None, "cpu") is None
+    with kernels.choose("plain"):
+        assert kernels.options_for(_jaxpr(jnp.sin), "cpu") is None
+    assert _options._has_ynnpack("0.10.2")
+    assert not _options._has_ynnpack("0.9.1")
+
+
+def test_the_environment_goes_first(no_flags: pytest.MonkeyPatch) -> None:
+    no_flags.setenv("XLA_FLAGS", f"--{_options.YNNPACK}=LIBRARY_FUSION_TYPE_DOT")
+    assert _options.YNNPACK not in (kernels.options_for(_jaxpr(convolution), "cpu") or {})
+    no_flags.setenv("FLUXAX_XLA", "--xla_a=1 xla_b=")
+    assert kernels.options_for(_jaxpr(convolution), "cpu") == {"xla_a": "1", "xla_b": ""}
+    no_flags.setenv("FLUXAX_XLA", "")
+    assert kernels.options_for(_jaxpr(convolution), "cpu") is None
+    no_flags.setenv("FLUXAX_XLA", "fast")
+    with pytest.raises(
+        ValueError, match=r"^FLUXAX_XLA expects words like `name=value`, got 'fast'"
+    ):
+        kernels.options_for(_jaxpr(convolution), "cpu")
+
+
+# --- memory -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "environment, wanted",
+    [
+        ({}, True),
+        ({"FLUXAX_KEEP_MEMORY": "0"}, False),
+        ({"MALLOC_ARENA_MAX": "4"}, False),
+        ({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}, False),
+        ({"GLIBC_TUNABLES": "glibc.rtld.nns=2"}, True),
+    ],
+)
+def test_memory_is_kept_unless_somebody_says_otherwise(
+    environment: dict[str, str], wanted: bool
+) -> None:
+    assert _memory.wanted(environment) is wanted
+
+
+def test_memory_is_not_kept_without_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(name: str) -> str:
+        raise ValueError(name)
+
+    monkeypatch.setattr(os, "confstr", unknown, raising=False)
+    assert kernels.keep_memory() is False
