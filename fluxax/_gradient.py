@@ -131,8 +131,8 @@ def _first_call(found: Found) -> Any:
     """Compile, and run once."""
     program, start = found.program, time.perf_counter()
     program.call = jax.jit(
-                Once(_graded(program), "gradient"), compiler_options=options_for()
-            )
+        Once(_graded(program), "gradient"), compiler_options=options_for(program.closed)
+    )
     outs = program.call(*found.got[0])
     found.site.record.seconds += time.perf_counter() - start
     return outs

@@ -70,7 +70,9 @@ class Fused:
     def rearm(self) -> None:
         """Compile again at the next call."""
         self.call = jax.jit(
-            Once(self.run, "trainstep"), donate_argnums=(2, 3), compiler_options=options_for()
+            Once(self.run, "trainstep"),
+            donate_argnums=(2, 3),
+            compiler_options=options_for(self.program.closed),
         )
         self.fresh = True
 
