@@ -64,7 +64,7 @@ class Loop:
         self.call = jax.jit(
             Once(self._run, "train"),
             donate_argnums=(5, 6),
-            compiler_options=options_for(fused.program.closed),
+            compiler_options=options_for(fused.program.closed, looped=True),
         )
         self.fresh = True
 

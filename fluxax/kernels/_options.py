@@ -22,11 +22,15 @@ _FIRST_WITH_YNNPACK = (0, 10)
 DISABLED, BARRIERS = "xla_disable_hlo_passes", "cse_barrier_expander"
 
 
-def options_for(jaxpr: Any = None, platform: str | None = None) -> dict[str, Any] | None:
+def options_for(
+    jaxpr: Any = None, platform: str | None = None, *, looped: bool = False
+) -> dict[str, Any] | None:
     """The options with which a program is compiled, for `jax.jit(f, compiler_options=…)`.
 
-    The rule, on a CPU only: barriers stay where kernels put them, and YNNPACK is off for a
-    program with a convolution in it, with a jaxlib that has YNNPACK.
+    The rule, on a CPU only: barriers stay where kernels put them, but not in a program with a
+    loop; and YNNPACK is off for a program with a convolution in it, with a jaxlib that has
+    YNNPACK. (XLA turns a small loop into one kernel, and cannot do that with a barrier inside:
+    "Unhandled opcode for elemental IR emission: opt-barrier".)
 
     What stands in the environment goes first: an option that `XLA_FLAGS` names is left alone, and
     `FLUXAX_XLA="name=value name=value"` says which options there are instead of the rule's;
@@ -35,6 +39,7 @@ def options_for(jaxpr: Any = None, platform: str | None = None) -> dict[str, Any
     Args:
         jaxpr: the program, before its derivative is taken; `None` for one without layers.
         platform: where it runs, JAX's default if not given.
+        looped: whether the program is run in a loop that is not part of the jaxpr.
 
     Raises:
         ValueError: if `FLUXAX_XLA` is not written like that.
@@ -48,7 +53,8 @@ def options_for(jaxpr: Any = None, platform: str | None = None) -> dict[str, Any
         return _parsed(own) or None
     if jaxpr is None or (platform or jax.default_backend()) != "cpu":
         return None
-    options = {DISABLED: BARRIERS} if chosen() else {}
+    loops = looped or _has(jaxpr, "scan") or _has(jaxpr, "while")
+    options = {DISABLED: BARRIERS} if chosen() and not loops else {}
     if _has_ynnpack(jaxlib.__version__) and _has(jaxpr, "conv_general_dilated"):
         options[YNNPACK] = ""
     flags = os.environ.get("XLA_FLAGS", "")
