@@ -17,15 +17,20 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "examples" / "mnist.py"
 
 
-@pytest.fixture(scope="module")
-def mnist() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("example_mnist", SCRIPT)
+def example(name: str) -> ModuleType:
+    """An example as a module."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", SCRIPT.with_stem(name))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def mnist() -> ModuleType:
+    return example("mnist")
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
@@ -110,3 +115,45 @@ def test_the_script_runs_on_the_real_digits(tmp_path: Path) -> None:
     assert "200 images to train with, 50 held out" in done.stdout
     assert re.search(r"^ +1 +\d\.\d{4} +\d+\.\d\d% +\d+\.\d$", done.stdout, re.MULTILINE)
     assert (tmp_path / "out/mnist/mistakes.png").stat().st_size > 0
+
+
+# --- the small ones -------------------------------------------------------------------------
+
+
+def test_every_example_is_tested() -> None:
+    tested = set(re.findall(r'example\("(\w+)"\)', Path(__file__).read_text("utf-8")))
+    assert {path.stem for path in SCRIPT.parent.glob("*.py")} == tested
+
+
+def test_the_line_is_found(capsys: pytest.CaptureFixture[str]) -> None:
+    slope, offset = example("line").main(epochs=10)
+    assert (slope, offset) == (pytest.approx(4, abs=0.1), pytest.approx(2, abs=0.05))
+    assert f"y = {slope:.2f} x" in capsys.readouterr().out
+    assert len(SCRIPT.with_stem("line").read_text("utf-8").splitlines()) < 45
+
+
+@pytest.mark.slow
+def test_fine_tuning_helps_and_leaves_what_is_frozen() -> None:
+    found = example("finetune").main(epochs=4)  # the script itself looks at the frozen weights
+    before, head_alone, both = found.values()
+    assert before < 0.75 < head_alone
+    assert both > 0.75
+
+
+@pytest.mark.slow
+def test_equinox_and_optax_both_ways() -> None:
+    ours, theirs = example("interop").main(steps=60)
+    assert ours > 0.6
+    assert theirs > 0.6
+
+
+@pytest.mark.slow
+def test_letters_are_learned_from_the_standard_library(capsys: pytest.CaptureFixture[str]) -> None:
+    characters = example("characters")
+    assert len(characters.text()) > 100_000
+    x, y = characters.pieces(np.arange(10), 3)
+    assert x.tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    assert (y == x + 1).all()
+    first, last = characters.main(["--smoke"])
+    assert last < first
+    assert "\ndef " in capsys.readouterr().out
