@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from fluxax._compile._guard import lending
 from fluxax._compile._objective import first_of
 from fluxax._diagnosis import Finding, Held, diagnosis
 from fluxax._pieces import Piece, Pieces
@@ -63,14 +64,17 @@ class Pass:
     Args:
         who, loss, model, opt_state: as for `step`.
         has_aux: whether all that the loss returned is kept, or its first element.
+        owned: whether nobody else holds the memory of the batches, so that they need no copy.
     """
 
     _LOOK = 8  # how many steps may be on their way before their flag is looked at
     _BYTES = 2**28  # how much their batches may take, which are kept until then
 
-    def __init__(self, who: str, loss: Any, model: Any, opt_state: Any, *, has_aux: bool):
+    def __init__(
+        self, who: str, loss: Any, model: Any, opt_state: Any, *, has_aux: bool, owned: bool
+    ):
         self.who, self.loss, self.model, self.opt_state = who, loss, model, opt_state
-        self.has_aux = has_aux
+        self.has_aux, self.owned = has_aux, owned
         self.taken: list[Taken] = []
         self.alive: Any = None
         self.look = 0  # how many of those there are for batches of this size
@@ -79,9 +83,13 @@ class Pass:
 
     def take(self, args: tuple[Any, ...]) -> None:
         """One step."""
-        value, good = step(
-            self.who, self.loss, self.model, (self.model, *args), self.opt_state, self.alive
-        )
+        lending.now = self.owned
+        try:
+            value, good = step(
+                self.who, self.loss, self.model, (self.model, *args), self.opt_state, self.alive
+            )
+        finally:
+            lending.now = False
         self.taken.append(Taken(1, value if self.has_aux else first_of(value), good))
         self.kept.append(args)
         compiled = isinstance(good, jax.Array)

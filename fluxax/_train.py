@@ -101,7 +101,8 @@ def train(
     if implicit:
         model, opt_state = by_params("train", *implicit)
     _check("train", loss, model, opt_state)
-    run = Pass("train", loss, model, opt_state, has_aux=has_aux)
+    owned = getattr(data, "owns_batches", False) is True
+    run = Pass("train", loss, model, opt_state, has_aux=has_aux, owned=owned)
     bar = Bar(data, progress)
     try:
         source = None if implicit else _in_pieces(data)

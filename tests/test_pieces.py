@@ -315,3 +315,18 @@ def test_the_bar_counts_the_steps_of_pieces(capsys: pytest.CaptureFixture[str]) 
     model, loader, opt_state = setting()
     fx.train(mse, model, loader, opt_state, progress=True)
     assert "60/60" in capsys.readouterr().err
+
+
+def test_a_loaders_own_batches_are_not_copied_and_others_are(monkeypatch: Any) -> None:
+    lent: list[bool] = []
+    monkeypatch.setattr(
+        "fluxax._pass.step",
+        lambda *a, real=fx._pass.step: lent.append(fx._pass.lending.now) or real(*a),
+    )
+    model, _, opt_state = setting()
+    batch = (X[:4], Y[:4])
+    fx.train(mse, model, fx.DataLoader((X[:3], Y[:3]), 3), opt_state)
+    fx.train(mse, model, [batch], opt_state)
+    fx.train(mse, model, fx.DataLoader([batch], 1, collate=lambda rows: rows[0]), opt_state)
+    assert lent == [True, False, False]
+    assert not fx._pass.lending.now

@@ -7,6 +7,7 @@ if anything differs; then the slow walk decides.
 
 from __future__ import annotations
 
+import threading
 import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -38,7 +39,21 @@ def _is_empty(cell: types.CellType) -> bool:
     return False
 
 
+class _Lending(threading.local):
+    now: bool = False
+
+
+#: Set while the NumPy arrays among the arguments are ours alone, a loader's fresh batch: JAX may
+#: read them after the call, so others are copied first.
+lending = _Lending()
+
+
+def _argument(array: np.ndarray) -> np.ndarray:
+    return array if lending.now else array.copy()
+
+
 _SPACE = {
+    "argument": _argument,
     "ArrayImpl": ArrayImpl,
     "ndarray": np.ndarray,
     "item": list.__getitem__,
@@ -62,6 +77,7 @@ class Emitter:
         self.numbers: dict[int, str] = {}
         self.boxes: dict[int, str] = {}
         self.inner: dict[tuple[str, str], str] = {}  # (variable, attribute): where that is kept
+        self.arguments = True  # whether what is emitted is an argument, or what the function reads
         self._count = 0
 
     def constant(self, value: Any) -> str:
@@ -109,7 +125,8 @@ class Emitter:
         self.require(f"type({name}) is {'ndarray' if spec.numpy else 'ArrayImpl'}")
         if not spec.inside:  # the program itself refuses what has another shape, but slowly
             self.require(f"{name}.shape == {self.constant(spec.value.shape)}")
-        self.arrays.append(f"{name}.copy()" if spec.numpy else name)
+        copied = f"argument({name})" if self.arguments else f"{name}.copy()"
+        self.arrays.append(copied if spec.numpy else name)
 
     def _number(self, spec: Num, reader: str) -> None:
         name = f"n{spec.index}"
@@ -157,7 +174,7 @@ class Emitter:
         """
         arrays = self.arrays
         if len(arrays) > 1:  # an array that has become two of them would be a new tie
-            ids = ", ".join(a.removesuffix(".copy()") for a in arrays)
+            ids = ", ".join(f"a{i}" for i in range(len(arrays)))
             self.lines.append(f"if len({{*map(id, ({ids}))}}) != {len(arrays)}: return None")
         numbers = [self.numbers[i] for i in sorted(self.numbers)]
         owners = ", ".join(self.of(self.boxes[box.number], "{v}.__dict__") for box, _, _ in written)
@@ -209,6 +226,7 @@ def make_guard(
         if i == 0 and parameters is not None:
             places = [p for p in emitter.places or () if p[0] in parameters]
             emitter.places = None
+    emitter.arguments = False
     emitter.emit(function, "f")
     if parameters is None:
         return emitter.compile(written, None), None
