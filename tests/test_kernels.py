@@ -36,7 +36,8 @@ KERNELS: dict[str, Any] = {
     "settled": (kernels.settled, lambda x: x, [(3, 2)]),
     "dense": (kernels.dense, kernels.plain_dense, [(3, 2), (2, 4), (4,)]),
     "dense, no bias": (kernels.dense, kernels.plain_dense, [(3, 2), (2, 4)]),
-    "conv": (*pair(1, 1, 1), [(1, 4, 4, 2), (3, 3, 2, 2), (2,)]),
+    "conv": (*pair(1, 1, 1), [(1, 3, 20, 1), (2, 2, 1, 1), (1,)]),
+    "conv, banded": (*pair(2, 1, 1), [(2, 3, 4, 2), (3, 2, 2, 2), (2,)]),
     "conv, stride, groups": (*pair(2, 0, 2), [(1, 5, 5, 2), (2, 2, 1, 2), (2,)]),
     "conv, one place": (*pair(2, 0, 1), [(1, 3, 3, 2), (1, 1, 2, 3), (3,)]),
     "batchnorm": (
