@@ -9,6 +9,7 @@ from fluxax._compile import _eager
 from fluxax._compile._program import find, find_slowly
 from fluxax._compile._site import Purpose
 from fluxax._compile._traced import ShapeMiss
+from fluxax._errors import short
 
 
 class Compiled:
@@ -16,7 +17,7 @@ class Compiled:
 
     def __init__(self, function: Any):
         if not callable(function):
-            raise TypeError(f"compiled expects a function, got {type(function).__name__}.")
+            raise TypeError(f"compiled expects a function, got {short(function)}.")
         self.function = function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -9,11 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fluxax import _tree
 from fluxax._compile._objective import objective
+from fluxax._errors import no_numbers, short
 
 
-def _arrays(args: tuple[Any, ...]) -> tuple[Any, ...]:
+def _arrays(who: str, f: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not callable(f):
+        raise TypeError(f"{who} expects a function first, got {short(f)}.")
     numbers = (np.ndarray, float, int)
+    for i, arg in enumerate(args):
+        wrong = [leaf for _, leaf in _tree.walk(arg) if no_numbers(leaf)]
+        if wrong:
+            raise TypeError(f"{who} expects numbers in argument {i}, got {short(wrong[0])}.")
     return tuple(jnp.asarray(a, float) if isinstance(a, numbers) else a for a in args)
 
 
@@ -33,8 +41,9 @@ def jacobian(f: Callable[..., Any], *args: Any) -> tuple[Any, ...]:
         Array([[2., 0.],
                [0., 4.]], dtype=float32)
     """
+    given = _arrays("jacobian", f, args)
     with objective(True):
-        return jax.jacrev(f, argnums=tuple(range(len(args))))(*_arrays(args))
+        return jax.jacrev(f, argnums=tuple(range(len(args))))(*given)
 
 
 def hessian(f: Callable[[Any], Any], x: Any) -> Any:
@@ -46,8 +55,9 @@ def hessian(f: Callable[[Any], Any], x: Any) -> Any:
         Array([[ 6.,  0.],
                [ 0., 12.]], dtype=float32)
     """
+    given = _arrays("hessian", f, (x,))
     with objective(True):
-        return jax.hessian(f)(*_arrays((x,)))
+        return jax.hessian(f)(*given)
 
 
 def pullback(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
@@ -59,5 +69,6 @@ def pullback(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tu
         >>> value, back(jnp.ones(2))
         (Array([2., 4.], dtype=float32), (Array([2., 2.], dtype=float32),))
     """
+    given = _arrays("pullback", f, args)
     with objective(True):
-        return jax.vjp(f, *_arrays(args))
+        return jax.vjp(f, *given)

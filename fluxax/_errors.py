@@ -11,6 +11,8 @@ import sys
 import warnings
 from typing import Any
 
+import numpy as np
+
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
@@ -73,6 +75,18 @@ def short(value: Any) -> str:
     if callable(value) and hasattr(value, "__name__"):
         return f"the function {value.__name__}"
     return f"{article(type(value).__name__)}"
+
+
+def no_numbers(value: Any) -> bool:
+    """Whether a value is clearly no array of numbers: nothing, text, an array of objects or words.
+
+    >>> import numpy as np
+    >>> no_numbers("a"), no_numbers(np.array(["a"])), no_numbers(np.ones(2)), no_numbers(3)
+    (True, True, False, False)
+    """
+    if value is None or isinstance(value, (str, bytes, dict, set)):
+        return True
+    return isinstance(value, np.ndarray) and value.dtype.kind in "OSUMm"
 
 
 def article(word: str) -> str:

@@ -61,6 +61,10 @@ def fmap(f: Callable[..., Any], tree: Any, *trees: Any) -> Any:
         >>> fx.fmap(lambda p, g: p - 0.1 * g, {"w": jnp.ones(2)}, {"w": jnp.ones(2)})
         {'w': Array([0.9, 0.9], dtype=float32)}
     """
+    if not callable(f):
+        raise TypeError(f"fmap expects a function first, got {short(f)}. Write fmap(f, tree).")
+    for _ in _tree.walk_nodes(tree):  # a cycle is an error
+        pass
     done: dict[int, tuple[Any, Any]] = {}
 
     def at(leaf: Any, *partners: Any) -> Any:

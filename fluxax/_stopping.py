@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from fluxax._errors import short
+
 
 def patience(predicate: Callable[..., Any], wait: int) -> Callable[..., bool]:
     """A function that is true once a predicate was true `wait` times in a row.
@@ -23,6 +25,7 @@ def patience(predicate: Callable[..., Any], wait: int) -> Callable[..., bool]:
         >>> [trigger(loss) for loss in (2, 2, 0, 2, 2, 2, 2)]
         [False, False, False, False, False, True, True]
     """
+    _check("patience", predicate, wait, "a wait")
     count = 0
 
     def trigger(*args: Any, **kwargs: Any) -> bool:
@@ -31,6 +34,13 @@ def patience(predicate: Callable[..., Any], wait: int) -> Callable[..., bool]:
         return count >= wait
 
     return trigger
+
+
+def _check(who: str, f: Any, n: Any, what: str) -> None:
+    if not callable(f):
+        raise TypeError(f"{who} expects a function first, got {short(f)}.")
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ValueError(f"{who} expects {what} as an integer of at least 1, got {short(n)}.")
 
 
 def _minus(a: float, b: float) -> float:
@@ -63,6 +73,7 @@ def early_stopping(
         >>> [stop(loss) for loss in (5, 3, 4, 2, 3, 4)]
         [False, False, False, False, False, True]
     """
+    _check("early_stopping", f, delay, "a delay")
     best = init_score
 
     def no_better(*args: Any, **kwargs: Any) -> bool:
@@ -99,6 +110,7 @@ def plateau(
         >>> [flat(loss) for loss in (5, 3, 3.05, 3.0, 3.02)]
         [False, False, False, True, True]
     """
+    _check("plateau", f, width, "a width")
     last = init_score
 
     def no_change(*args: Any, **kwargs: Any) -> bool:
@@ -130,6 +142,10 @@ def throttle(
         >>> [report(step) for step in range(3)]
         ['step 0', 'step 0', 'step 0']
     """
+    if not callable(f):
+        raise TypeError(f"throttle expects a function first, got {short(f)}.")
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
+        raise ValueError(f"throttle expects a timeout of at least 0 seconds, got {short(timeout)}.")
     return functools.wraps(f)(_Throttled(f, timeout, leading, trailing))
 
 

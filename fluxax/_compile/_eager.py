@@ -22,6 +22,7 @@ from fluxax._compile._objective import check_loss, loss_array, objective
 from fluxax._compile._reach import replace_reached
 from fluxax._compile._reads import place_of
 from fluxax._compile._stand_in import Statistics, stand_ins
+from fluxax._errors import no_numbers
 from fluxax._implicit._params import Live
 from fluxax._jax import Tracer, concrete, is_tracer, showing, tracing
 from fluxax._module import Module
@@ -41,11 +42,10 @@ class _Copies:
             return self.reals[argument, path]
         if _tree.is_array(value):
             found = self.stand_ins.get(id(value))
-            return (
-                (jnp.asarray(value) if isinstance(value, np.ndarray) else value)
-                if found is None
-                else found
-            )
+            if found is not None:
+                return found
+            plain = isinstance(value, np.ndarray) and not no_numbers(value)
+            return jnp.asarray(value) if plain else value
         kind = _tree.kind_of(value)
         if kind is None:
             return value

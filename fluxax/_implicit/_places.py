@@ -187,6 +187,7 @@ def is_numbers(value: Any) -> bool:
     if isinstance(value, (np.ndarray, jax.Array)):
         return not _tree.is_inexact(value)
     if isinstance(value, (list, tuple, dict)):
+        list(_tree.walk_nodes(value))  # a cycle is an error
         found = [is_numbers(part) for _, part in _tree.parts(value)]
         return bool(found) and all(found)
     return False

@@ -18,6 +18,10 @@ _IMPLICIT = "fx.gradient(lambda: loss(model(x), y), fx.params(model))"
 
 def check_gradient(f: Any, args: tuple[Any, ...]) -> None:
     """An error unless `gradient` is called in one style: `f()` with Params alone, or without."""
+    if not callable(f):
+        raise TypeError(
+            f"gradient expects a function first, got {short(f)}. Write {_EXPLICIT}, or {_IMPLICIT}."
+        )
     if not args:
         raise TypeError(
             "gradient expects something to differentiate by, got a function alone, which looks "
@@ -65,7 +69,7 @@ def check_update(opt: Any, model: Any, grad: Any) -> None:
             "fx.update(opt_state, model, grads[0])."
         )
     elif hasattr(opt, "apply") and not tree:
-        name = type(opt).__name__
+        name = opt.__name__ if isinstance(opt, type) else type(opt).__name__
         raise TypeError(
             f"update expects the state tree from `setup`, got {article(name)}. Write opt_state = "
             f"fx.setup(fx.{name}(...), model) once, then fx.update(opt_state, model, grads[0]); a "
@@ -101,6 +105,11 @@ def check_loss(who: str, loss: Any, args: tuple[Any, ...]) -> None:
             f"{who} expects a loss of the model and the data, {got}, which looks like the implicit "
             f"style. Write lambda m, x, y: loss(m(x), y), or fx.{who}(loss, fx.params(model), "
             "data, opt) with a rule."
+        )
+    elif not len(names) <= data + 1 <= loss.__code__.co_argcount and not _variadic(loss):
+        raise TypeError(
+            f"{who} expects a loss of the model and the data, {got}. It is called as "
+            "loss(model, *d) for a tuple d. For a single batch, data is [(x, y)]."
         )
 
 
@@ -140,6 +149,10 @@ def _required(f: Any) -> tuple[str, ...]:
 
 
 _VARIADIC = 0x04 | 0x08  # of code flags: *args and **kwargs
+
+
+def _variadic(f: types.FunctionType) -> bool:
+    return bool(f.__code__.co_flags & _VARIADIC)
 
 
 def _takes_nothing(f: Any) -> bool:

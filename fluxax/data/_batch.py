@@ -36,6 +36,8 @@ def batch(observations: Iterable[Any], axis: int = 0) -> Any:
         (array([[1, 2],
                [3, 4]]), ['a', 'b'])
     """
+    if not isinstance(observations, Iterable):
+        raise TypeError(f"batch expects a list of observations, got {short(observations)}.")
     rows = list(observations)
     if not rows:
         raise ValueError("batch expects at least one observation, got an empty list.")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluxax import _activations
-from fluxax._errors import article, short
+from fluxax._errors import article, no_numbers, short
 from fluxax._random import generator
 from fluxax.layers._place import unfit
 
@@ -144,10 +144,12 @@ def unit(x: Any, bias: Any, activation: Callable[..., Any]) -> jax.Array:
 
 def as_array(layer: Any, x: Any) -> jax.Array:
     """Input as a JAX array, refused if it is something else."""
+    if isinstance(x, list):
+        x = np.asarray(x)
+    if no_numbers(x):
+        raise unfit(layer, f"expects an array of numbers, got {short(x)}")
     if isinstance(x, (jax.Array, np.ndarray)) or hasattr(x, "__array__"):
         return jnp.asarray(x)
-    if isinstance(x, list):
-        return jnp.asarray(np.asarray(x))
     advice = f"Pass its parts: {article('array')} each." if isinstance(x, (tuple, dict)) else ""
     raise unfit(layer, f"expects an array, got {short(x)}", advice)
 

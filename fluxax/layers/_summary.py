@@ -10,7 +10,7 @@ import numpy as np
 from jax.tree_util import DictKey, SequenceKey
 
 from fluxax import _show, _tree
-from fluxax._errors import short
+from fluxax._errors import no_numbers, short
 from fluxax._module import Module, testmode
 
 
@@ -33,6 +33,13 @@ def outputsize(model: Any, *shapes: tuple[int, ...], dtype: Any = np.float32) ->
         >>> fx.outputsize(fx.Chain(fx.Conv((3, 3), 3, 8), fx.flatten), (1, 32, 32, 3))
         (1, 7200)
     """
+    _check("outputsize", model)
+    for shape in shapes:
+        if not isinstance(shape, (tuple, list)) or not all(isinstance(n, int) for n in shape):
+            raise TypeError(
+                f"outputsize expects shapes as tuples of integers, got {short(shape)}. "
+                "Write outputsize(model, (1, 28, 28, 1))."
+            )
     given = [jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(dtype)) for shape in shapes]
     out = jax.eval_shape(lambda *xs: _quiet(model)(*xs), *given)
     return jax.tree.map(lambda array: array.shape, out)
@@ -61,10 +68,19 @@ def summary(model: Module, *inputs: Any) -> str:
 
     A layer that is called several times shows what came out last; one that is not called, nothing.
     """
+    _check("summary", model)
+    for x in inputs:
+        if no_numbers(x):
+            raise TypeError(f"summary expects arrays to call the model on, got {short(x)}.")
     seen: dict[_tree.Path, str] = {}
     recording = _recording(_quiet(model), (), seen)
     jax.eval_shape(lambda *xs: recording(*xs), *inputs)
     return _show.text(model, lambda path: seen.get(path, ""))
+
+
+def _check(who: str, model: Any) -> None:
+    if not callable(model):
+        raise TypeError(f"{who} expects a model first, got {short(model)}.")
 
 
 def _quiet(model: Any) -> Any:

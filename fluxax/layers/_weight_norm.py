@@ -49,7 +49,7 @@ class WeightNorm(Module):
     def __init__(self, layer: Any, which: str = "weight", *, dims: Any = None):
         if not isinstance(layer, Module):
             raise TypeError(f"WeightNorm expects a layer, got {short(layer)}.")
-        v: Any = getattr(layer, which, None)
+        v: Any = getattr(layer, which, None) if isinstance(which, str) else None
         if not _tree.is_array(v) or not _tree.is_inexact(v):
             raise ValueError(f"WeightNorm expects an array `{which}` in {layer!r}, got {short(v)}.")
         self.layer = layer

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fluxax._errors import short
+from fluxax._errors import no_numbers, short
 
 Input = Any  # a JAX array, a NumPy array or a number
 Aggregate = Callable[[jax.Array], jax.Array]
@@ -40,12 +40,20 @@ def wide(x: jax.Array) -> jax.Array:
     return x.astype(jnp.float32) if x.dtype.itemsize == 2 else x
 
 
+def check(who: str, **arguments: Any) -> None:
+    """An error where an argument is not made of numbers."""
+    for name, value in arguments.items():
+        if no_numbers(value):
+            raise TypeError(f"{who} expects numbers as `{name}`, got {short(value)}.")
+
+
 def pair(who: str, y_hat: Input, y: Input) -> tuple[jax.Array, jax.Array, Any]:
     """Prediction and target ready to compute with, and the dtype of the loss.
 
     The prediction's dtype decides, so that a float64 target does not promote the loss. A scalar
     target stands for an array of it.
     """
+    check(who, y_hat=y_hat, y=y)
     y_hat, y = floating(y_hat), jnp.asarray(y)
     if y.ndim > 0 and y.shape != y_hat.shape:
         raise ValueError(mismatch(who, y_hat, y))
@@ -67,6 +75,11 @@ def aggregate(agg: Aggregate, values: jax.Array, dtype: Any) -> jax.Array:
     Python's own `sum` means all of them, as Julia's does: called on an array it would add up the
     rows, one operation each.
     """
+    if not callable(agg):
+        raise TypeError(
+            f"A loss expects a function as `agg`, got {short(agg)}. Write agg=fx.mean, "
+            "agg=jnp.sum, or agg=fx.identity for all values."
+        )
     return (jnp.sum if agg is builtins.sum else agg)(values).astype(dtype)
 
 

@@ -11,6 +11,7 @@ from fluxax.losses._arguments import (
     Aggregate,
     Input,
     aggregate,
+    check,
     epsilon,
     floored,
     mean,
@@ -173,6 +174,7 @@ def siamese_contrastive_loss(
 
     Reference: Hadsell et al. 2006, CVPR, eq. 4 (without its factor ½).
     """
+    check("siamese_contrastive_loss", margin=margin)
     if not is_tracer(margin) and margin < 0:
         raise ValueError(
             f"siamese_contrastive_loss expects a margin of at least 0, got {short(margin)}."

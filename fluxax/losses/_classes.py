@@ -12,6 +12,7 @@ from fluxax.losses._arguments import (
     Aggregate,
     Input,
     aggregate,
+    check,
     epsilon,
     floating,
     mean,
@@ -43,6 +44,7 @@ def label_smoothing(y: Input, alpha: Input, *, axis: int | None = -1) -> jax.Arr
 
     Reference: Szegedy et al. 2015, arXiv:1512.00567, section 7.
     """
+    check("label_smoothing", y=y, alpha=alpha)
     y = floating(y)
     if not is_tracer(alpha) and not 0 < alpha < 1:
         raise ValueError(f"label_smoothing expects `alpha` between 0 and 1, got {short(alpha)}.")
@@ -187,6 +189,7 @@ def focal_loss(
 
 def _pair(who: str, y_hat: Input, y: Input, axis: int) -> tuple[jax.Array, jax.Array, jnp.dtype]:
     """As `pair`, but integers without the class axis stay what they are: labels."""
+    check(who, y_hat=y_hat, y=y)
     y_hat, y = floating(y_hat), jnp.asarray(y)
     _check_axis(who, "y_hat", y_hat, axis)
     if y.ndim != y_hat.ndim - 1:

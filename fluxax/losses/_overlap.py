@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from fluxax.losses._arguments import Input, pair
+from fluxax.losses._arguments import Input, check, pair
 
 
 def dice_coeff_loss(y_hat: Input, y: Input, *, smooth: Input = 1) -> jax.Array:
@@ -58,6 +58,7 @@ def tversky_loss(y_hat: Input, y: Input, *, beta: Input = 0.7) -> jax.Array:
 
     Reference: Salehi et al. 2017, arXiv:1706.05721, eq. 3.
     """
+    check("tversky_loss", beta=beta)
     y_hat, y, dtype = pair("tversky_loss", y_hat, y)
     false_yes, false_no = (1 - y) * y_hat, y * (1 - y_hat)
     both = jnp.sum(y * y_hat) + 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from fluxax.losses._arguments import Aggregate, Input, aggregate, epsilon, mean, pair, xlogy
+from fluxax.losses._arguments import Aggregate, Input, aggregate, check, epsilon, mean, pair, xlogy
 
 
 def mae(y_hat: Input, y: Input, *, agg: Aggregate = mean) -> jax.Array:
@@ -99,6 +99,7 @@ def huber_loss(y_hat: Input, y: Input, *, agg: Aggregate = mean, delta: Input = 
 
     Reference: Huber 1964, Ann. Math. Statist. 35(1).
     """
+    check("huber_loss", delta=delta)
     y_hat, y, dtype = pair("huber_loss", y_hat, y)
     d = jnp.abs(y_hat - y)
     return aggregate(agg, jnp.where(d < delta, d * d / 2, delta * (d - delta / 2)), dtype)

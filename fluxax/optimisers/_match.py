@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from fluxax import _tree
-from fluxax._errors import short
+from fluxax._errors import no_numbers, short
 from fluxax._jax import is_tracer
+from fluxax._module import Module
 from fluxax.optimisers._state import Leaf, leaves_of
 
 Path = _tree.Path
@@ -107,6 +108,11 @@ def match_gradient(who: str, tree: Any, grad: Any, model: Any) -> dict[Path, Any
         raise ValueError(
             f"{who} expects the gradient of the model, got a tuple of {len(grad)}. {hint}"
         )
+    if isinstance(model, _tree.Node) and isinstance(grad, Module):
+        raise TypeError(
+            f"{who} expects a model and then its gradient, got a Node and {short(grad)}. "
+            f"The order is {who}(opt_state, model, grads[0])."
+        )
     return dict(_gradients(who, tree, grad, ()))
 
 
@@ -121,6 +127,13 @@ def _gradients(who: str, tree: Any, grad: Any, path: Path) -> Iterator[tuple[Pat
             raise ValueError(
                 f"{who} expects {wanted} at {where}, got {short(grad)}. "
                 "It must be this model's gradient."
+            )
+        if isinstance(grad, Leaf) or no_numbers(grad):
+            got = "a Leaf of a state tree" if isinstance(grad, Leaf) else short(grad)
+            raise TypeError(f"{who} expects a gradient at {where}, got {got}.")
+        if np.issubdtype(tree.dtype, np.floating) and np.iscomplexobj(grad):
+            raise ValueError(
+                f"{who} expects a real gradient at {where}, got {short(grad)}. Pass its real part."
             )
         yield path, grad
         return

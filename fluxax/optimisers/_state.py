@@ -258,6 +258,11 @@ def leaves_of(who: str, tree: Any) -> list[Leaf]:
             f"{who} expects the state tree from `setup`, got {short(tree)}. "
             "Pass `opt_state`, or a part of it."
         )
+    if not found and any(_tree.is_array(v) for _, v in _tree.walk(tree)):
+        raise TypeError(
+            f"{who} expects the state tree from `setup`, got a Node of arrays, such as a gradient. "
+            "Pass `opt_state`, or a part of it."
+        )
     return found
 
 
