@@ -11,7 +11,7 @@ ARGS    ?=
 PYTHONS := $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
 USABLE  := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help train test quick bench clean
+.PHONY: help train test quick bench docs clean
 .DELETE_ON_ERROR:
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make test    formatting, lint, types, all tests, doctests and documentation"
 	@echo "make quick   the tests without the slow ones, under two minutes"
 	@echo "make bench   how long a training step takes, beside other libraries"
+	@echo "make docs    the documentation as a site, in site/"
 	@echo "make clean   back to a fresh clone"
 
 train: $(STAMP)
@@ -36,8 +37,12 @@ quick: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/overhead.py $(ARGS)
 
+docs: $(STAMP)
+	$(BIN)/python -m pip install -qq --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) out dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) out dist site .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml
