@@ -40,7 +40,9 @@ TREES = {
 }
 
 
-@pytest.mark.parametrize("move", [fx.cpu, fx.device("cpu:0"), fx.device()], ids=str)
+@pytest.mark.parametrize(
+    "move", [fx.cpu, fx.device("cpu:0"), fx.device()], ids=["cpu", "named", "default"]
+)
 @pytest.mark.parametrize("name", TREES)
 def test_moving_any_tree(name, move):
     tree = TREES[name]()
@@ -179,7 +181,9 @@ def test_converted_models_train(convert):
     assert {a.dtype for a in fx.trainables(model)} == {np.dtype(DTYPES[convert])}
 
 
-@pytest.mark.parametrize("again", [copy.deepcopy, lambda v: pickle.loads(pickle.dumps(v))], ids=str)
+@pytest.mark.parametrize(
+    "again", [copy.deepcopy, lambda v: pickle.loads(pickle.dumps(v))], ids=["copy", "pickle"]
+)
 def test_deepcopy_and_pickle_of_all_there_is(again):
     model, opt_state = stepped()
     loader = fx.DataLoader(np.arange(10), batchsize=3, shuffle=True)
