@@ -18,6 +18,8 @@ from tests.resuming import STEPS, Run
 
 ROOT = Path(__file__).resolve().parents[1]
 
+ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
+
 #: Epochs of seven steps, freezing at 20, thawing at 33, a mode set at 45: at the edges and beside.
 ELSEWHERE = [0, 1, 6, 7, 8, 14, 19, 20, 21, 27, 32, 33, 34, 35, 45, 46, 59, 60]
 
@@ -59,7 +61,7 @@ def test_from_many_steps_in_another_process(saved):
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "FLUXAX_CACHE": programs},
+        env={**ENV, "FLUXAX_CACHE": programs},
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -78,6 +80,16 @@ def test_the_run_has_all_in_it_that_could_be_lost(saved):
         fx.load(folder / "54", **things)
         run.batches = iter(run.loader)
         assert run.finish() != end, left_out
+
+
+@pytest.mark.slow
+def test_a_few_kills():
+    """A short run of the harness; `python benchmarks/kills.py` kills 200 times."""
+    command = [sys.executable, "benchmarks/kills.py", "--kills", "3", "--rounds", "50"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=ENV, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("3 kills, ")
+    assert "50 rounds of save and load" in done.stdout
 
 
 def data():

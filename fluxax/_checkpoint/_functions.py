@@ -15,7 +15,7 @@ from fluxax import _tree
 from fluxax._checkpoint._values import encoded, is_plain
 from fluxax._errors import short
 
-_DEEP = 6  # functions that hold functions that hold …
+_DEEP = 12  # functions that hold functions that hold …
 
 
 def description(value: Any, depth: int = 0) -> Any:
@@ -34,9 +34,10 @@ def description(value: Any, depth: int = 0) -> Any:
     if isinstance(value, functools.partial):
         parts = {"func": value.func, **dict(enumerate(value.args)), **value.keywords}
         return {"what": "partial", "holds": {str(k): inside(v) for k, v in parts.items()}}
-    if type(value) in (list, tuple, dict):
-        pairs = value.items() if type(value) is dict else enumerate(value)
-        return {"what": type(value).__name__, "holds": {str(k): inside(v) for k, v in pairs}}
+    if isinstance(value, (list, tuple, dict)):
+        pairs = _tree.parts(value)  # of a named tuple by name
+        held = {str(_tree.key_name(k)): inside(v) for k, v in pairs}
+        return {"what": type(value).__name__, "holds": held}
     inner = value
     while not isinstance(inner, types.FunctionType) and hasattr(inner, "__wrapped__"):
         inner = inner.__wrapped__  # below a jax.jit

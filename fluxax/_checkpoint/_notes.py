@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
@@ -24,6 +25,7 @@ class Writer:
     def __init__(self) -> None:
         self.arrays: dict[str, Stored] = {}
         self.leaves: list[dict[str, Any]] = []
+        self.rules: dict[str, int] = {}  # notes of rules as JSON, numbered: most leaves have one
         self._names: dict[int, tuple[Any, str]] = {}  # by id; holds the array, so that ids last
         self._numbers: dict[int, tuple[Leaf, int]] = {}
 
@@ -106,8 +108,9 @@ class Writer:
             for state in states:
                 if not isinstance(state, int):  # small ones come from rows, as NumPy arrays
                     self.arrays[state["array"]].info["of"] = "jax"
+            rule = self._note(leaf.rule, (), f"{where}.rule", True)
             note = {
-                "rule": self._note(leaf.rule, (), f"{where}.rule", True),
+                "rule": self.rules.setdefault(json.dumps(rule), len(self.rules)),
                 "state": states,
                 "steps": int(leaf.steps),
                 "frozen": leaf.frozen,

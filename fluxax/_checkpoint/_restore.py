@@ -20,7 +20,10 @@ class Contents:
 
     def __init__(self, manifest: dict[str, Any], data: dict[str, np.ndarray]):
         self.things: dict[str, Any] = manifest["things"]
-        self.leaves: list[dict[str, Any]] = manifest["leaves"]
+        rules = manifest["rules"]
+        self.leaves: list[dict[str, Any]] = [
+            {**leaf, "rule": rules[leaf["rule"]]} for leaf in manifest["leaves"]
+        ]
         self.infos: dict[str, Any] = manifest["arrays"]
         self.random: dict[str, Any] = manifest["random"]
         self._data = data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -71,6 +72,7 @@ def write(path: Path, things: dict[str, Any], **more: Any) -> None:
         "written": versions(),
         "things": notes,
         "leaves": writer.leaves,
+        "rules": [json.loads(rule) for rule in writer.rules],
         "random": {
             **{k: encoded(v) for k, v in _random.position().items()},
             "loaders": _order.made(),
