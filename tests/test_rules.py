@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -287,6 +289,22 @@ def test_agrees_with_optax(rule: Any, theirs: Any) -> None:
         step, state = update(g, state, y)
         y = y + step
     assert np.allclose(found, x - y, rtol=1e-5, atol=1e-5)
+
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "rules.json").read_text())[
+    "after ten steps"
+]
+
+
+@pytest.mark.parametrize("source", GOLDEN)
+def test_agrees_with_pytorch(source: str) -> None:
+    """In float64; where the formulas differ is said in `golden/make_rules.py`."""
+    x, gs = problem()
+    rule = eval(source, {cls.__name__: cls for cls in ORACLES})
+    with jax.enable_x64(True):
+        total = run(rule, jnp.asarray(x), jnp.asarray(gs))[0]
+    tolerance = 1e-6 if "1e-8" in source else 1e-10  # PyTorch has that ϵ elsewhere
+    np.testing.assert_allclose(x - total, GOLDEN[source], rtol=tolerance, atol=tolerance)
 
 
 def test_momentum_in_a_known_case() -> None:

@@ -23,6 +23,7 @@ from fluxax.optimisers._precision import MixedPrecision
 from fluxax.optimisers._rule import Rule
 from fluxax.optimisers._setup import setup
 from fluxax.optimisers._state import Leaf
+from fluxax.optimisers._taken import Sometimes
 from fluxax.optimisers._update import update
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "Rprop",
     "Rule",
     "SignDecay",
+    "Sometimes",
     "WeightDecay",
     "adjust",
     "ema",
