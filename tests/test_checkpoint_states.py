@@ -160,6 +160,27 @@ def test_optax_transformations(path):
         fx.load(path, opt_state=make(0.2))
 
 
+def test_the_implicit_style_is_kept_by_the_pair_of_rule_and_params(path):
+    start = lambda: (model := {"b": jnp.ones(3), "w": jnp.ones((2, 3))}, fx.params(model))
+    (model, ps), opt = start(), fx.Adam(0.1)
+    grads = lambda m, p: fx.gradient(lambda: jnp.sum(m["w"] ** 2) + jnp.sum(m["b"] ** 3), p)
+    for _ in range(2):
+        fx.update(opt, ps, grads(model, ps))
+    opt.eta = 0.025
+    with pytest.raises(
+        TypeError, match=r"pair \(opt, ps\) for a rule that remembers Params.*opt=\(opt, ps\)"
+    ):
+        fx.save(path, opt=opt)
+    fx.save(path, model=model, opt=(opt, ps))
+    (other, places), rule = start(), fx.Adam()
+    fx.load(path, model=other, opt=(rule, places))
+    assert rule.eta == 0.025
+    for _ in range(2):
+        fx.update(opt, ps, grads(model, ps))
+        fx.update(rule, places, grads(other, places))
+        assert equal(model, other)
+
+
 def test_a_rule_of_ones_own_is_filled_and_never_imported(path):
     @dataclass
     class Mine(fx.Rule):

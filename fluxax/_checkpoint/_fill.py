@@ -12,7 +12,7 @@ from fluxax._checkpoint._fill_arrays import check_ties, fill_array
 from fluxax._checkpoint._fill_leaves import fill_leaf, fill_rule
 from fluxax._checkpoint._filling import NOTHING, Filling
 from fluxax._checkpoint._functions import description, difference
-from fluxax._checkpoint._notes import FOLLOWS, position_of
+from fluxax._checkpoint._notes import FOLLOWS, explicit, position_of
 from fluxax._checkpoint._values import decoded, is_plain, is_plain_note, same
 from fluxax.optimisers._rule import is_rule
 from fluxax.optimisers._state import Leaf
@@ -24,9 +24,10 @@ def fill_thing(filling: Filling, name: str, target: Any) -> Any:
     note = filling.contents.things[name]
     if is_plain_note(note) and is_plain(target):
         return _fill_plain(filling, decoded(note), target)
-    new = fill(filling, note, target, ())
-    check_ties(filling, target)
-    return new
+    seen = explicit("load", target)
+    new = fill(filling, note, seen, ())
+    check_ties(filling, seen)
+    return new if seen is target else target
 
 
 def _fill_plain(filling: Filling, value: Any, target: Any) -> Any:

@@ -13,8 +13,10 @@ from fluxax._checkpoint._arrays import Stored, stored
 from fluxax._checkpoint._functions import description
 from fluxax._checkpoint._values import encoded, is_plain
 from fluxax._errors import short
+from fluxax._implicit._params import Params
 from fluxax._module import Module
 from fluxax.optimisers._keep import states_of
+from fluxax.optimisers._remember import by_params, remembers
 from fluxax.optimisers._rule import fields_of, is_rule
 from fluxax.optimisers._state import Leaf
 
@@ -37,6 +39,12 @@ class Writer:
         """
         if is_plain(value):
             return encoded(value)
+        value = explicit("save", value)
+        if remembers(value):
+            raise TypeError(
+                f"save expects the pair (opt, ps) for a rule that remembers Params, got "
+                f"{short(value)} alone at {name}. Write {name}=(opt, ps)."
+            )
         if _is_opaque(value):
             raise _refused(value, name)
         trained = any(
@@ -118,6 +126,13 @@ class Writer:
             }
             self.leaves.append(note)
         return self._numbers[id(leaf)][1]
+
+
+def explicit(who: str, value: Any) -> Any:
+    """A pair `(opt, ps)` of the implicit style as its rule and leaves; others as they are."""
+    if type(value) is tuple and len(value) == 2 and isinstance(value[1], Params):
+        return [value[0], *by_params(who, *value)[1]]
+    return value
 
 
 def position_of(value: Any) -> Any:

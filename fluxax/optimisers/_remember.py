@@ -46,6 +46,12 @@ def remembered(who: str, opt: Any, live: Live) -> list[Leaf]:
     return memory.state(opt, live)
 
 
+def remembers(opt: Any) -> bool:
+    """Whether a rule object has updated parameters in the implicit style."""
+    memory = _memories.get(id(opt))
+    return memory is not None and memory.opt() is opt
+
+
 class _Memory:
     """The leaves that one rule object has made, and a copy of the rule that they all share."""
 
