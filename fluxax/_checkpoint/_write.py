@@ -51,21 +51,30 @@ def _write(file: int, piece: Any) -> None:
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[tuple[int, Path]]:
     """A new file in the same folder, locked while it is open and gone afterwards."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     while True:
         name = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-        file = os.open(
-            name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666
-        )
+        opened: list[int] = []
         try:
-            if _locked(file) and name.exists():
+            opened.append(os.open(name, flags, 0o666))
+            if _locked(opened[0]) and name.exists():
                 with contextlib.suppress(OSError):
                     os.chmod(name, stat.S_IMODE(path.stat().st_mode))
-                yield file, name
+                yield opened[0], name
                 return
         finally:
-            os.close(file)
-            with contextlib.suppress(OSError):
-                name.unlink()
+            try:
+                _drop(opened, name)
+            finally:  # once more, if a Ctrl-C came just there
+                _drop(opened, name)
+
+
+def _drop(opened: list[int], name: Path) -> None:
+    """Remove a file and close it; may be called again."""
+    with contextlib.suppress(OSError):
+        name.unlink()
+    while opened:
+        os.close(opened.pop())
 
 
 def _locked(file: int) -> bool:
