@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 import jax
-import jaxlib
+from jaxlib import version as jaxlib_version
 
 from fluxax._jax import jaxprs_in_params
 from fluxax.kernels._choice import chosen
@@ -55,7 +55,7 @@ def options_for(
         return None
     loops = looped or _has(jaxpr, "scan") or _has(jaxpr, "while")
     options = {DISABLED: BARRIERS} if chosen() and not loops else {}
-    if _has_ynnpack(jaxlib.__version__) and _has(jaxpr, "conv_general_dilated"):
+    if _has_ynnpack(jaxlib_version.__version__) and _has(jaxpr, "conv_general_dilated"):
         options[YNNPACK] = ""
     flags = os.environ.get("XLA_FLAGS", "")
     return {name: value for name, value in options.items() if name not in flags} or None
