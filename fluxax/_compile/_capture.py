@@ -31,7 +31,7 @@ from fluxax._compile._capture_functions import Functions
 from fluxax._compile._capture_objects import Objects
 from fluxax._compile._spec import Again, Box, Spec
 from fluxax._implicit._params import Live, Params
-from fluxax._implicit._styles import check_gradient
+from fluxax._implicit._styles import check_alone
 from fluxax._jax import ArrayImpl, JitFunction
 from fluxax._module import Module, static_key
 
@@ -64,7 +64,7 @@ class Capture(Functions, Objects):
         for i, arg in enumerate(args):
             self._real = self._train = differentiated[i]
             if isinstance(arg, Params):
-                check_gradient(None, args)
+                check_alone(args)
             label = root_label(arg) if i == 0 else f"argument {i - outside}"
             if type(arg) is int and differentiated[i] and ints.get(i, True):
                 found.append(self._real_input(arg, label))

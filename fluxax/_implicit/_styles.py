@@ -28,11 +28,7 @@ def check_gradient(f: Any, args: tuple[Any, ...]) -> None:
             f"like the implicit style without its Params. Write {_IMPLICIT}, or {_EXPLICIT}."
         )
     if any(isinstance(a, Params) for a in args):
-        if len(args) > 1:
-            raise TypeError(
-                f"gradient expects Params alone, got {len(args)} arguments: Params belong to the "
-                f"implicit style, others to the explicit one. Write {_IMPLICIT}, or {_EXPLICIT}."
-            )
+        check_alone(args)
         names = _required(f)
         if names:
             raise TypeError(
@@ -44,6 +40,15 @@ def check_gradient(f: Any, args: tuple[Any, ...]) -> None:
         raise TypeError(
             f"gradient expects a function of {len(args)} argument{'s' * (len(args) > 1)}, got one "
             f"without any, which looks like the implicit style. Write {_IMPLICIT}, or {_EXPLICIT}."
+        )
+
+
+def check_alone(args: tuple[Any, ...]) -> None:
+    """An error if Params stand beside other arguments."""
+    if len(args) > 1:
+        raise TypeError(
+            f"gradient expects Params alone, got {len(args)} arguments: Params belong to the "
+            f"implicit style, others to the explicit one. Write {_IMPLICIT}, or {_EXPLICIT}."
         )
 
 
