@@ -21,6 +21,13 @@ X = DRAW.normal(size=(64, 2)).astype("f4")
 Y = X.sum(1, keepdims=True)
 
 
+@pytest.fixture(autouse=True)
+def few_programs() -> None:
+    """One loss trains all the models here; more than eight programs for one would be a warning."""
+    if any(record.traces > 5 for record in fx.explain()):
+        fx.clear_cache()
+
+
 def items(n: int = 3, x: Any = X, y: Any = Y) -> list[Any]:
     return [(x[4 * i : 4 * i + 4], y[4 * i : 4 * i + 4]) for i in range(n)]
 
@@ -206,6 +213,7 @@ def test_the_gradient_of_one_parameter() -> None:
     assert "The gradient that reached model.layers[1] (Spoilt(5, 5)) was still" in str(error)
 
 
+@pytest.mark.slow
 def test_a_gradient_that_the_loss_spoils() -> None:
     error = stopped(lambda m, x, y: spoil(mse(m, x, y)), net(), items(1))
     assert (error.path, error.phase) == ("model.layers[3].weight", "backward")
@@ -240,6 +248,7 @@ def test_by_params() -> None:
 # --- nothing is touched --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_model_and_state_are_those_of_single_steps(way: str) -> None:
     """The replay leaves parameters, statistics, random streams and other models alone."""
