@@ -199,8 +199,9 @@ def test_the_rule_for_options(no_flags: pytest.MonkeyPatch) -> None:
 def test_the_environment_goes_first(no_flags: pytest.MonkeyPatch) -> None:
     no_flags.setenv("XLA_FLAGS", f"--{_options.YNNPACK}=LIBRARY_FUSION_TYPE_DOT")
     assert _options.YNNPACK not in (kernels.options_for(_jaxpr(convolution), "cpu") or {})
-    no_flags.setenv("FLUXAX_XLA", "--xla_a=1 xla_b=")
-    assert kernels.options_for(_jaxpr(convolution), "cpu") == {"xla_a": "1", "xla_b": ""}
+    no_flags.setenv("FLUXAX_XLA", "--xla_a=1 xla_b= xla_c=true")
+    wanted = {"xla_a": "1", "xla_b": "", "xla_c": True}
+    assert kernels.options_for(_jaxpr(convolution), "cpu") == wanted
     no_flags.setenv("FLUXAX_XLA", "")
     assert kernels.options_for(_jaxpr(convolution), "cpu") is None
     no_flags.setenv("FLUXAX_XLA", "fast")

@@ -75,6 +75,9 @@ def _has_ynnpack(version: str) -> bool:
     return (int(major), int(minor)) >= _FIRST_WITH_YNNPACK
 
 
+_BOOLEANS = {"true": True, "false": False}
+
+
 def _parsed(text: str) -> dict[str, Any]:
     pairs = [word.partition("=") for word in text.split()]
     for name, equals, _ in pairs:
@@ -83,4 +86,4 @@ def _parsed(text: str) -> dict[str, Any]:
                 f"FLUXAX_XLA expects words like `name=value`, got {name or text!r}. "
                 "See docs/design/cpu.md."
             )
-    return {name.lstrip("-"): value for name, _, value in pairs}
+    return {name.lstrip("-"): _BOOLEANS.get(value, value) for name, _, value in pairs}
