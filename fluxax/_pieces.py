@@ -21,7 +21,7 @@ from jax import lax
 from fluxax import _tree
 from fluxax._compile._traced import Once, Program, ShapeMiss
 from fluxax._jax import beside, jaxprs_in_params
-from fluxax._step import Fused, Ready, attempt
+from fluxax._step import Fused, Ready, attempt, merged
 from fluxax.kernels import options_for
 from fluxax.optimisers._update import ready, whole
 
@@ -169,17 +169,14 @@ class Pieces:
             return
         example = self._example()
         while start < self.whole:
-            made = attempt(self.who, self.loss, self.model, example, self.opt_state, alive)
-            loop = None if made is None else self._loop(made.fused, first)
-            if made is None or loop is None:
-                return
-            n = min(loop.most, self.whole - start)
             try:
+                made = attempt(self.who, self.loss, self.model, example, self.opt_state, alive)
+                loop = None if made is None else self._loop(made.fused, first)
+                if made is None or loop is None:
+                    return
+                n = min(loop.most, self.whole - start)
                 piece = self._one(made, loop, start, n)
-            except (
-                ShapeMiss
-            ):  # an array inside the model changed its shape: single steps know what to do
-                made.fused.loops.clear()
+            except ShapeMiss:  # an array inside the model is another: single steps know what to do
                 return
             start, alive = start + n, piece.good
             self.last = alive
@@ -219,6 +216,9 @@ class Pieces:
         places[:n] = self.source.block(start, start + n)
         parameters, others, *states = made.arguments
         arguments = (parameters, others, self.data, places, np.int32(n), *states)
+        program = loop.fused.program
+        if loop.fresh and not program.fits(merged(program, parameters, others)):
+            raise ShapeMiss
         began = time.perf_counter() if loop.fresh else None
         if loop.fresh:
             arguments = ready(loop, arguments, (5, 6))

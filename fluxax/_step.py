@@ -81,7 +81,7 @@ class Fused:
     ) -> Any:
         """The step; to be traced."""
         program = self.program
-        inputs = _merged(program, parameters, others)
+        inputs = merged(program, parameters, others)
         outs, grads = program.value_and_grads(inputs, self.moving)
         good = alive & _finite([outs[0], *grads])
         xs = [inputs[i] for i in self.moving]
@@ -96,7 +96,7 @@ class Fused:
         jax.eval_shape(self.run, *arguments)
 
 
-def _merged(program: Program, parameters: Any, others: Any) -> list[Any]:
+def merged(program: Program, parameters: Any, others: Any) -> list[Any]:
     """All inputs of an objective in their order."""
     chosen = dict(zip(program.parameters or (), parameters, strict=True))
     rest = iter(others)
@@ -229,6 +229,8 @@ def attempt(
 def _ready(plan: Plan, found: Found, model: Any, alive: Any) -> Ready:
     program, (parameters, others, _, _) = found.program, found.got
     fused = plan.fused.get(program) or _fused(plan, found, model)
+    if fused.fresh and not program.fits(merged(program, parameters, others)):
+        raise ShapeMiss  # a program would be made of a jaxpr that was traced with other types
     store = plan.store
     if store.shared:
         store.owned()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import cProfile
 import decimal
 import functools
 import math
@@ -382,3 +383,15 @@ def test_a_cached_helper_of_a_method_keeps_no_tracer() -> None:
         assert float(val) == 2.0
     np.testing.assert_allclose(table(1), [1.0])
     assert not isinstance(table(1), jax.core.Tracer)
+
+
+def test_a_function_is_compiled_while_a_profiler_runs() -> None:
+    profile = cProfile.Profile()
+    profile.enable()
+    try:
+        grads = fx.gradient(lambda w: jnp.sum(w**2), jnp.ones(2))
+        assert sys.getprofile() in (profile, None)  # None: Python 3.12 watches in another way
+    finally:
+        profile.disable()
+    np.testing.assert_array_equal(grads[0], [2.0, 2.0])
+    assert fx.explain()[0].compiled

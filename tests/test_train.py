@@ -321,3 +321,25 @@ def test_an_error_in_the_loss_leaves_whole_steps() -> None:
     with pytest.raises(RuntimeError, match="a bad batch"):
         fx.train(loss, model, data, opt_state)
     assert snapshot(model, opt_state) == reference(4)
+
+
+@pytest.mark.parametrize("way", ["trainstep", "list", "pieces"])
+@pytest.mark.parametrize("kind", ["module", "dict"])
+def test_another_dtype_is_another_program(way: str, kind: str) -> None:
+    def loss(m: Any, x: Any) -> Any:
+        out = m(x) if kind == "module" else x @ m["w"]
+        return jnp.mean(out**2) * (2.0 if out.dtype == jnp.float32 else 3.0)
+
+    for dtype in (np.float32, np.float16, np.float32):
+        weight = jnp.ones((2, 2), dtype)
+        model = fx.Dense(weight, False) if kind == "module" else {"w": weight}
+        opt_state = fx.setup(fx.Momentum(0.1), model)
+        x = np.ones((8, 2), dtype)
+        if way == "trainstep":
+            found = fx.trainstep(loss, model, (x,), opt_state)
+        else:
+            data = [(x,)] if way == "list" else fx.DataLoader((x,), 4)
+            found = fx.train(loss, model, data, opt_state)[0]
+        assert float(found) == (8.0 if dtype == np.float32 else 12.0)
+        (after,) = fx.trainables(model)
+        assert after.dtype == dtype

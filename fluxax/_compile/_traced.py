@@ -78,6 +78,13 @@ class Program:
             for w, new in zip(self.writes, states, strict=True)
         ]
 
+    def fits(self, inputs: Any) -> bool:
+        """Whether inputs have the shapes and types of the trace: a guard does not look at all."""
+        arrays = zip(inputs, self.closed.in_avals[: self.n_arrays], strict=False)
+        return all(
+            x.shape == a.shape and a.dtype in (x.dtype, canonical(x.dtype)) for x, a in arrays
+        )
+
     def value(self, outs: Any) -> Any:
         """What the function returned, from the program's outputs."""
         return outs[0] if self.shape is None else fill(self.shape, outs)
@@ -86,6 +93,11 @@ class Program:
 def floating(x: Any) -> bool:
     """Whether an array's numbers are floating or complex."""
     return jnp.issubdtype(x.dtype, np.inexact)
+
+
+def canonical(dtype: Any) -> Any:
+    """The dtype that JAX makes of NumPy's: 32 bits unless x64 is on."""
+    return jax.dtypes.canonicalize_dtype(dtype, allow_extended_dtype=True)
 
 
 def fill(shape: Any, outs: Any) -> Any:

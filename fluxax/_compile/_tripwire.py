@@ -53,13 +53,16 @@ class Tripwire:
 
     @contextmanager
     def armed(self) -> Iterator[None]:
-        """Look at every call in this thread."""
+        """Look at every call in this thread; a profiler that is running pauses."""
         before = sys.getprofile()
         sys.setprofile(self._on_event)
         try:
             yield
         finally:
-            sys.setprofile(before)
+            if before is None or callable(before):
+                sys.setprofile(before)
+            else:  # cProfile, until Python 3.11: a hook in C, which only it can set
+                before.enable()
 
     def _on_event(self, frame: FrameType, event: str, arg: Any) -> None:
         if event != "call" or self.reason is not None:
