@@ -269,10 +269,11 @@ def _named_alone(function: Spec) -> frozenset[int]:
     stack = [function]
     while stack:
         box = stack.pop()
-        for _, _, part in box.parts if isinstance(box, Box) else ():
-            if isinstance(part, (Arr, Tied)):
-                (named if box.how in _VARIABLES else held).add(part.index)
-            stack.append(part)
+        if isinstance(box, Box):
+            into = named if box.how in _VARIABLES else held
+            parts = [part for _, _, part in box.parts]
+            into.update(part.index for part in parts if isinstance(part, (Arr, Tied)))
+            stack += parts
     return frozenset(named - held)
 
 

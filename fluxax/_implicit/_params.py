@@ -32,7 +32,11 @@ class Live(list[Any]):
         self.order[index].put(new)
 
 
-register_pytree_node(Live, lambda live: (tuple(live), None), lambda _, arrays: list(arrays))
+def _plain_list(_: None, arrays: Iterable[Any]) -> Any:
+    return list(arrays)  # what JAX makes of it has no places
+
+
+register_pytree_node(Live, lambda live: (tuple(live), None), _plain_list)
 
 
 class Params:
