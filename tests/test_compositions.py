@@ -15,7 +15,7 @@ import pytest
 import fluxax as fx
 
 N, OMEGA, LAM, GAMMA, BETA, EPSILON = 2, 0.9, 0.3, 0.6, (0.7, 0.9), 0.1
-SHAPES = {"small": (3,), "flat": (2, 3), "large": (40, 40), "ice": (4,)}
+SHAPES = {"small": (3,), "flat": (2, 3), "large": (70, 70), "ice": (4,)}
 FEATURES = ("accumulate", "schedule", "clip", "decay", "average", "mixed")
 TURNS = 5
 HELD = 2  # the turn whose loss is not finite, in `trainstep`

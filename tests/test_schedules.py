@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -12,7 +13,7 @@ import pytest
 import fluxax as fx
 
 RATE = lambda step: 1.0 / (1 + step)
-SIZES = {"small": 2, "large": 3000}  # small arrays share one, large ones do not
+SIZES = {"small": 2, "large": 5000}  # small arrays share one, large ones do not
 
 
 def model() -> dict[str, Any]:
@@ -79,3 +80,31 @@ def test_a_number_takes_a_schedules_place_and_back() -> None:
     fx.adjust(opt_state, RATE)
     fx.update(opt_state, m, ones())
     np.testing.assert_allclose(m["small"], -(1 + 0.25 + 1 / 3), rtol=1e-6)
+
+
+def test_the_present_value_and_the_count_are_on_the_device_and_are_printed() -> None:
+    m = model()
+    rule = fx.OptimiserChain(fx.ClipGrad(9.0), fx.Descent(optax.cosine_decay_schedule(1.0, 10)))
+    opt_state = fx.setup(rule, m)
+    assert "Descent(eta=1 by cosine_decay_schedule(0))" in repr(opt_state)
+    for _ in range(3):
+        fx.update(opt_state, m, ones())
+    leaf = opt_state["large"]
+    count, eta = leaf.steps, leaf.now.opts[1].eta
+    assert isinstance(count, jax.Array)  # nothing waits until somebody looks
+    assert isinstance(eta, jax.Array)
+    assert leaf.now.opts[0].delta == 9.0
+    fx.update(opt_state, m, ones())  # which gives the counts' memory away
+    want = float(optax.cosine_decay_schedule(1.0, 10)(3))
+    assert (int(count), float(eta)) == (3, pytest.approx(want))
+    text = repr(opt_state["small"])
+    assert "by cosine_decay_schedule(4)" in text
+    assert "steps=4" in text
+
+
+def test_a_schedule_is_not_rounded_to_a_narrow_dtype_before_arithmetic() -> None:
+    m = {"w": jnp.zeros(4, jnp.bfloat16)}
+    opt_state = fx.setup(fx.Adam(0.1, beta=(lambda step: 0.999, 0.999)), m)
+    fx.update(opt_state, m, {"w": jnp.ones(4, jnp.bfloat16)})
+    # 1 - 0.999 of a bfloat16 0.999 would be 0
+    np.testing.assert_allclose(np.float32(opt_state["w"].state[0]), 1e-3, rtol=1e-2)

@@ -19,7 +19,7 @@ from fluxax.optimisers._programs import size_for as size_for
 from fluxax.optimisers._programs import template as template
 from fluxax.optimisers._rule import rules_in
 from fluxax.optimisers._state import Slot
-from fluxax.optimisers._taken import take
+from fluxax.optimisers._taken import stepped, take
 from fluxax.optimisers._views import rows_view
 
 
@@ -124,7 +124,8 @@ class _Step:
         shared = shared_scalars(steps, self.pack.vector, at, self.counts) if results else []
         for i, (k, step) in enumerate(zip(ks, steps, strict=True)):
             given = {v: values[i] for v, values in zip(step.scalars.results, shared, strict=True)}
-            new, self.new_xs[k], taken = step.finish(given, self.good)
+            new, new_x, taken = step.finish(given, self.good)
+            self.new_xs[k] = self._held(new_x, self.xs[k])
             self._tick(k, taken)
             for slot, value in zip(self.leaves[k].slots, new, strict=True):
                 self._write(slot, value, taken)
@@ -138,6 +139,13 @@ class _Step:
         again = (slot.sort, i) in self.written and not isinstance(taken, bool)
         store[i] = jnp.where(taken, value, store[i]) if again else value
         self.written.add((slot.sort, i))
+
+    def _held(self, new: Any, old: Any, taken: Any = True) -> Any:
+        """The new parameter, or the old one where the step is not taken or held back."""
+        flags = [f for f in (taken, self.good) if not isinstance(f, (bool, type(None)))]
+        for flag in flags:
+            new = jnp.where(flag, new, old)
+        return new if taken is not False else old
 
     def _tick(self, k: int, taken: Any) -> None:
         """One more step of a leaf, if it was taken."""
@@ -167,9 +175,11 @@ class _Step:
         clocks = self.counts[np.array([self.leaves[k].clock for k in members])][:, None]
         view = rows_view(now(first.rule, clocks), self.pack, members)
 
+        run = take if hasattr(view, "parameter") else stepped
+
         def apply(state: list[Any], x: Any, dx: Any) -> tuple[list[Any], Any, Any]:
-            new, new_x, taken = take(view, jax.tree.unflatten(first.structure, state), x, dx)
-            return first.structure.flatten_up_to(new), new_x, taken
+            new, out, taken = run(view, jax.tree.unflatten(first.structure, state), x, dx)
+            return first.structure.flatten_up_to(new), out, taken
 
         old = [
             self.counts[s.i : s.i + n, None] if s.sort == "count" else self.arrays[s.i]
@@ -182,16 +192,18 @@ class _Step:
     def in_rows(self, rows: dict[int, int], unit: _Unit) -> None:
         """The results of leaves that share arrays."""
         first = self.leaves[next(iter(rows.values()))]
-        new, new_x, taken = unit.step(None).finish({}, self._moving(rows, len(unit.x)))
+        new, out, taken = unit.step(None).finish({}, self._moving(rows, len(unit.x)))
         for slot, value in zip(_row_slots(first), new, strict=True):
             if slot.sort == "count":
                 self.new_counts[slot.i] = value[:, 0]
             else:
                 self.new_arrays[slot.i] = value
+        whole = hasattr(first.rule, "parameter")
         for row, k in rows.items():
-            shape = self.leaves[k].shape
-            self.new_xs[k] = new_x[row, : math.prod(shape)].reshape(shape)
-            self._tick(k, taken if isinstance(taken, bool) else taken[row])
+            x, flag = self.xs[k], taken if isinstance(taken, bool) else taken[row, 0]
+            mine = out[row, : math.prod(x.shape)].reshape(x.shape)
+            self.new_xs[k] = self._held(mine if whole else (x - mine).astype(x.dtype), x, flag)
+            self._tick(k, flag)
 
     def _moving(self, rows: dict[int, int], n: int) -> Any:
         """Which rows take the step: a column, a flag for all, or `None` for "all, always"."""

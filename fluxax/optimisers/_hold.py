@@ -30,7 +30,7 @@ class LeafStep:
     """The step of one leaf as a jaxpr.
 
     Args:
-        apply: gives a new flat state, a new parameter, and whether the step was taken.
+        apply: gives a new flat state, a new parameter or the step, and whether it was taken.
         state: the flat state.
         x: the parameter.
         dx: its gradient.
@@ -45,7 +45,7 @@ class LeafStep:
             return [*new, new_x, *([] if isinstance(taken, bool) else [taken])]
 
         always: list[Any] = []
-        self.state, self.x = state, x
+        self.state = state
         self.inputs = [*state, x, dx]
         self.closed = jax.make_jaxpr(flat)(state, x, dx)
         self.jaxpr = self.closed.jaxpr
@@ -53,9 +53,9 @@ class LeafStep:
         self.scalars = _Scalars(self.closed, len(state), vector)
 
     def finish(self, given: dict[Any, Any], good: Any) -> tuple[list[Any], Any, Any]:
-        """The new state and parameter, and whether the step was taken (`good` left aside).
+        """The new state, the new parameter, and whether the step was taken.
 
-        Where `good` is false, state and parameter are as before.
+        Where `good` is false, the state is as before; of the others the caller must see to that.
 
         Args:
             given: the values of scalars that were computed elsewhere.
@@ -72,7 +72,7 @@ class LeafStep:
             new.append(jnp.where(good, self._evaluate([var], given)[0], old))
             given = {**given, var: new[-1]} if _in(var, made) else given
         (new_x,) = self._evaluate([stepped], given)
-        return new, jnp.where(good, new_x, self.x), flag
+        return new, new_x, flag
 
     def _evaluate(self, wanted: list[Any], given: dict[Any, Any]) -> list[Any]:
         """Some outputs, with some variables given."""

@@ -190,11 +190,14 @@ def _shrunk(dx: Any, size: Any, omega: Any) -> Any:
 
 def _length(xs: list[Any]) -> Any:
     """The Euclidean norm of all elements of arrays of float32 or wider."""
-    squares = lambda scale: jnp.sqrt(sum(jnp.sum(abs2(x * scale)) for x in xs))
+    squares = lambda scale: jnp.sqrt(sum(jnp.sum(abs2(x / scale)) for x in xs))
+
+    def large() -> Any:  # the squares overflow; of numbers up to 1 they do not
+        largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in xs]))
+        return largest * squares(largest)
+
     plain = squares(1)
-    # Above the root of the largest number squares overflow: the same of much smaller numbers.
-    small = 2.0 ** -(jnp.finfo(wide_dtype(plain)).maxexp // 2 + 16)
-    return lax.cond(plain < math.inf, lambda: plain, lambda: squares(small) / small)
+    return lax.cond(plain < math.inf, lambda: plain, large)
 
 
 def norm(x: Any, p: float) -> Any:

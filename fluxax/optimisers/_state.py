@@ -241,7 +241,7 @@ _tree.register_kind(Leaf, None)
 
 
 #: Up to this many numbers a leaf shares arrays with others: a kernel of its own costs more.
-SMALL = 1024
+SMALL = 4096
 
 
 def leaves_of(who: str, tree: Any) -> list[Leaf]:

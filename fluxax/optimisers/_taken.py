@@ -20,15 +20,22 @@ def held(taken: Any, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda n, o: jnp.where(taken, n, o), new, old)
 
 
-def take(rule: Any, state: Any, x: Any, dx: Any) -> tuple[Any, Any, Any]:
-    """One step of a rule: the new state, the new parameter, and whether it was taken.
+def stepped(rule: Any, state: Any, x: Any, dx: Any) -> tuple[Any, Any, Any]:
+    """What a rule gives: the new state, the step, and whether it is taken.
 
     The last is `True`, `False` (the rule gave `None`) or a flag on the device.
     """
     new, step = rule.apply(state, x, dx)
     if step is None:
+        return new, jnp.zeros_like(x), False
+    return (new, *step) if isinstance(step, Sometimes) else (new, step, True)
+
+
+def take(rule: Any, state: Any, x: Any, dx: Any) -> tuple[Any, Any, Any]:
+    """One step of a rule: the new state, the new parameter, and whether the step was taken."""
+    new, step, taken = stepped(rule, state, x, dx)
+    if taken is False:
         return new, x, False
-    step, taken = step if isinstance(step, Sometimes) else (step, True)
     parameter = getattr(rule, "parameter", None)
     new_x = (x - step if parameter is None else parameter(new)).astype(x.dtype)
     return new, new_x if taken is True else jnp.where(taken, new_x, x), taken
