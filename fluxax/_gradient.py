@@ -19,7 +19,7 @@ from fluxax._implicit._grads import Grads
 from fluxax._implicit._params import Live, Params
 from fluxax._implicit._styles import check_gradient
 from fluxax._module import Module
-from fluxax.kernels import options_for
+from fluxax.kernels import not_taken, options_for
 
 
 class ValueAndGradient(NamedTuple):
@@ -130,12 +130,19 @@ def run(found: Found, f: Any, args: tuple[Any, ...], purpose: Purpose) -> tuple[
 def _first_call(found: Found) -> Any:
     """Compile, and run once."""
     program, start = found.program, time.perf_counter()
-    program.call = jax.jit(
-        Once(_graded(program), "gradient"), compiler_options=options_for(program.closed)
-    )
-    outs = program.call(*found.got[0])
+    try:
+        outs = _compile(program, options_for(program.closed))(*found.got[0])
+    except jax.errors.JaxRuntimeError as error:
+        if not not_taken(error):
+            raise
+        outs = _compile(program, None)(*found.got[0])
     found.site.record.seconds += time.perf_counter() - start
     return outs
+
+
+def _compile(program: Program, options: Any) -> Any:
+    program.call = jax.jit(Once(_graded(program), "gradient"), compiler_options=options)
+    return program.call
 
 
 def _graded(program: Program) -> Any:

@@ -25,7 +25,7 @@ from fluxax._implicit._styles import check_held, check_loss
 from fluxax._jax import ArrayImpl, beside
 from fluxax._module import Module
 from fluxax._parameters import put
-from fluxax.kernels import options_for
+from fluxax.kernels import not_taken, options_for
 from fluxax.optimisers import _apply
 from fluxax.optimisers._gather import Gather, make_gather
 from fluxax.optimisers._match import match_model
@@ -69,12 +69,14 @@ class Fused:
 
     def rearm(self) -> None:
         """Compile again at the next call."""
-        self.call = jax.jit(
-            Once(self.run, "trainstep"),
-            donate_argnums=(2, 3),
-            compiler_options=options_for(self.program.closed),
-        )
+        self.build(options_for(self.program.closed))
         self.fresh = True
+
+    def build(self, options: Any) -> Any:
+        """The program, compiled with these options at its first call."""
+        step = Once(self.run, "trainstep")
+        self.call = jax.jit(step, donate_argnums=(2, 3), compiler_options=options)
+        return self.call
 
     def run(
         self, parameters: Any, others: Any, arrays: Any, counts: Any, vector: Any, alive: Any
@@ -266,7 +268,12 @@ def _run(plan: Plan, found: Found, model: Any, alive: Any) -> Step:
         outs, good = whole(fused.call, arguments, commit)
         return Step(found.program.value(outs), good)
     start = time.perf_counter()
-    outs, good = whole(fused.call, ready(fused, arguments, (2, 3)), commit)
+    try:
+        outs, good = whole(fused.call, ready(fused, arguments, (2, 3)), commit)
+    except jax.errors.JaxRuntimeError as error:
+        if not not_taken(error):
+            raise
+        outs, good = whole(fused.build(None), ready(fused, arguments, (2, 3)), commit)
     record.seconds += time.perf_counter() - start
     return Step(found.program.value(outs), good)
 

@@ -236,3 +236,21 @@ def test_memory_is_not_kept_without_glibc(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(os, "confstr", unknown, raising=False)
     assert kernels.keep_memory() is False
+
+
+def test_a_program_that_cannot_hold_its_barriers_is_compiled_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fluxax.kernels._options._has", lambda *_: False)  # as if it saw no loop
+    cell = fx.Dense(2, 2, fx.tanh, init=fx.ones32)
+
+    def loss(m: Any, x: Any) -> Any:
+        return jnp.sum(jax.lax.scan(lambda h, v: (m(h + v), None), x[0], x)[0])
+
+    x = jnp.ones((3, 1, 2))
+    grads = fx.gradient(loss, cell, x)
+    with fx.kernels.choose("plain"):
+        wanted = jax.grad(lambda w: loss(fx.Dense(w, jnp.zeros(2), fx.tanh), x))(cell.weight)
+    assert apart([grads[0].weight], [wanted]) < 1e-5
+    opt_state = fx.setup(fx.Descent(0.1), cell)
+    assert jnp.isfinite(fx.trainstep(loss, cell, (x,), opt_state))

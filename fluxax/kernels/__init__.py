@@ -11,7 +11,7 @@ from fluxax.kernels._conv import AXES, conv, plain_conv
 from fluxax.kernels._dense import dense, plain_dense
 from fluxax.kernels._lstm import lstm, plain_lstm
 from fluxax.kernels._memory import keep_memory
-from fluxax.kernels._options import options_for
+from fluxax.kernels._options import not_taken, options_for
 from fluxax.kernels._settled import settled
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "dense",
     "keep_memory",
     "lstm",
+    "not_taken",
     "options_for",
     "plain_batchnorm",
     "plain_conv",

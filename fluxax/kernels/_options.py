@@ -61,6 +61,11 @@ def options_for(
     return {name: value for name, value in options.items() if name not in flags} or None
 
 
+def not_taken(error: Exception) -> bool:
+    """Whether XLA could not compile a program because a barrier stands where it can't have one."""
+    return "opt-barrier" in str(error)
+
+
 def _has(jaxpr: Any, primitive: str) -> bool:
     """Whether a program, or one inside it, has an operation."""
     return any(
