@@ -71,6 +71,11 @@ OBJECTIVES: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def forgotten() -> None:
+    fx.clear_cache()
+
+
 @pytest.mark.parametrize("way", OBJECTIVES)
 def test_a_global_behind_a_method_is_read_at_every_call(way: str) -> None:
     global SCALE
