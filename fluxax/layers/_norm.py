@@ -97,8 +97,9 @@ class BatchNorm(TrackedNorm):
         mean, var = statistics(self, x, tuple(range(x.ndim - 1)))
         if batch_mode(self) and self.scale is not None:
             wide = jnp.promote_types(x.dtype, jnp.float32)
-            arrays = (a.astype(wide) for a in (x, self.scale, self.bias))
-            return self.activation(batchnorm(*arrays, self.eps).astype(x.dtype))
+            scale, bias = jnp.asarray(self.scale, wide), jnp.asarray(self.bias, wide)
+            y = batchnorm(x.astype(wide), scale, bias, self.eps)
+            return self.activation(y.astype(x.dtype))
         return normalised(self, x, mean, var)
 
     def _arguments(self) -> list[tuple[str, Any]]:
