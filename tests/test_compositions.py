@@ -125,7 +125,6 @@ def test_update_is_the_reference_loop(features: Any) -> None:
 @pytest.mark.parametrize("features", PAIRS, ids="+".join)
 def test_trainstep_is_the_reference_loop(features: Any) -> None:
     """One of its steps is held back, which counts nowhere."""
-    fx.clear_cache()  # of the same loss with parameters of another dtype
     model, gs = problem(features)
     opt_state, reference = fx.setup(rule_of(features), model), Reference(features, model)
     fx.freeze(opt_state["ice"])
