@@ -27,11 +27,14 @@ class CtrlC:
         self.n, self.file, self.counts = n, file, Counter[str]()
 
     def __enter__(self) -> CtrlC:
+        # a process that a shell put into the background has SIGINT ignored
+        self.before = signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.settrace(self.trace)
         return self
 
     def __exit__(self, *_: Any) -> None:
         sys.settrace(None)
+        signal.signal(signal.SIGINT, self.before)
 
     def trace(self, frame: Any, event: str, _: Any) -> Any:
         name = frame.f_code.co_filename
