@@ -29,6 +29,8 @@ from fluxax.optimisers._update import ready, whole
 _HEAVY, _LIGHT = 1e8, 1e6
 _MOST, _FEWEST = 1024, 16
 
+_LOOPS = 16  # programs of one step for data of different lengths, at most
+
 #: XLA runs these several times slower inside a loop on a CPU (measured: 3.4 times, LeNet).
 _SLOW_IN_LOOPS = frozenset(("conv_general_dilated",))
 
@@ -189,7 +191,10 @@ class Pieces:
         return (self.model, *self.items(batch))
 
     def _loop(self, fused: Fused, first: int | None) -> Loop | None:
-        key = "loop", self.source.batchsize, len(self.source.leaves), first
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in self.source.leaves)
+        key = self.source.batchsize, shapes, first
+        if len(fused.loops) > _LOOPS:
+            fused.loops.clear()
         if key not in fused.loops:
             most, batch = steps_in_piece(fused.program), self._inputs(fused.program)
             wanted = first or fused.program.n_outputs

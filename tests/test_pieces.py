@@ -330,3 +330,10 @@ def test_a_loaders_own_batches_are_not_copied_and_others_are(monkeypatch: Any) -
     fx.train(mse, model, fx.DataLoader([batch], 1, collate=lambda rows: rows[0]), opt_state)
     assert lent == [True, False, False]
     assert not fx._pass.lending.now
+
+
+def test_data_of_another_length_run_in_pieces_too(pieces: list[int]) -> None:
+    model, _, opt_state = setting()
+    for n in (32, 64, 32):
+        fx.train(mse, model, fx.DataLoader((X[:n], Y[:n]), BATCH), opt_state)
+    assert pieces == [8, 16, 8]
