@@ -217,16 +217,15 @@ def test_the_environment_goes_first(no_flags: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "environment, wanted",
     [
-        ({}, True),
+        ({"FLUXAX_KEEP_MEMORY": "1"}, True),
+        ({}, False),
         ({"FLUXAX_KEEP_MEMORY": "0"}, False),
-        ({"MALLOC_ARENA_MAX": "4"}, False),
-        ({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}, False),
-        ({"GLIBC_TUNABLES": "glibc.rtld.nns=2"}, True),
+        ({"FLUXAX_KEEP_MEMORY": "1", "MALLOC_ARENA_MAX": "4"}, False),
+        ({"FLUXAX_KEEP_MEMORY": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}, False),
+        ({"FLUXAX_KEEP_MEMORY": "1", "GLIBC_TUNABLES": "glibc.rtld.nns=2"}, True),
     ],
 )
-def test_memory_is_kept_unless_somebody_says_otherwise(
-    environment: dict[str, str], wanted: bool
-) -> None:
+def test_memory_is_kept_where_it_is_asked_for(environment: dict[str, str], wanted: bool) -> None:
     assert _memory.wanted(environment) is wanted
 
 
