@@ -20,8 +20,8 @@ def keep_memory() -> bool:
 
     With `FLUXAX_KEEP_MEMORY=1` fluxax does this when it is imported, where the C library is glibc
     and the environment has no settings of its own (`MALLOC_…_`, `GLIBC_TUNABLES`). It is off by
-    default: a step of a net of two small layers took 171 µs with it and 67 without, since threads wait for
-    the one place. It works fully only before JAX has started its threads.
+    default: a step of a net of two small layers took 171 µs with it and 67 without, since threads
+    wait for the one place. It works fully only before JAX has started its threads.
 
     Example:
         >>> import fluxax as fx
