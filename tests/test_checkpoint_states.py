@@ -136,7 +136,7 @@ def test_schedules_are_kept_by_name_and_by_what_they_hold(case, path):
 
 
 def test_optax_schedules(path):
-    optax = pytest.importorskip("optax")
+    import optax
     make = lambda a: fx.setup(fx.Adam(optax.cosine_decay_schedule(a, 100)), {"w": jnp.ones(3)})
     fx.save(path, opt_state=make(1e-3))
     fx.load(path, opt_state=make(1e-3))
@@ -145,7 +145,7 @@ def test_optax_schedules(path):
 
 
 def test_optax_transformations(path):
-    optax = pytest.importorskip("optax")
+    import optax
     model = {"b": jnp.ones(3), "w": jnp.ones((2, 3))}
     grad = jax.tree.map(lambda a: a * 0.5, model)
     make = lambda eta: fx.setup(optax.chain(optax.clip_by_global_norm(1.0), optax.adam(eta)), model)
