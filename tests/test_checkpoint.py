@@ -233,6 +233,7 @@ def test_any_tree(make, path):
 
 def test_an_equinox_module(path):
     import equinox as eqx
+
     one = eqx.nn.MLP(2, 1, 4, 1, key=jax.random.key(0))
     fx.save(path, model=one)
     out = fx.load(path, model=eqx.nn.MLP(2, 1, 4, 1, key=jax.random.key(1)))["model"]

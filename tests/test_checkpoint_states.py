@@ -137,6 +137,7 @@ def test_schedules_are_kept_by_name_and_by_what_they_hold(case, path):
 
 def test_optax_schedules(path):
     import optax
+
     make = lambda a: fx.setup(fx.Adam(optax.cosine_decay_schedule(a, 100)), {"w": jnp.ones(3)})
     fx.save(path, opt_state=make(1e-3))
     fx.load(path, opt_state=make(1e-3))
@@ -146,6 +147,7 @@ def test_optax_schedules(path):
 
 def test_optax_transformations(path):
     import optax
+
     model = {"b": jnp.ones(3), "w": jnp.ones((2, 3))}
     grad = jax.tree.map(lambda a: a * 0.5, model)
     make = lambda eta: fx.setup(optax.chain(optax.clip_by_global_norm(1.0), optax.adam(eta)), model)
