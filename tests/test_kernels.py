@@ -184,16 +184,24 @@ def no_flags(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_the_rule_for_options(no_flags: pytest.MonkeyPatch) -> None:
-    held = {_options.DISABLED: _options.BARRIERS}
+    pieces = {_options.PIECES: _options.PIECE}
+    held = {_options.DISABLED: _options.BARRIERS, **pieces}
     with kernels.choose("own"):
         assert kernels.options_for(_jaxpr(jnp.sin), "cpu") == held
         assert kernels.options_for(_jaxpr(convolution), "cpu") == {**held, _options.YNNPACK: ""}
         assert kernels.options_for(_jaxpr(convolution), "gpu") is None
         assert kernels.options_for(None, "cpu") is None
     with kernels.choose("plain"):
-        assert kernels.options_for(_jaxpr(jnp.sin), "cpu") is None
+        assert kernels.options_for(_jaxpr(jnp.sin), "cpu") == pieces
     assert _options._has_ynnpack("0.10.2")
     assert not _options._has_ynnpack("0.9.1")
+
+
+def test_a_piece_of_memory_holds_the_largest_array(no_flags: pytest.MonkeyPatch) -> None:
+    big = lambda x: jnp.sum(jnp.outer(x, x))
+    assert kernels.options_for(_jaxpr(big, 4096), "cpu")[_options.PIECES] == 4 * 4096**2
+    turns = lambda x: jax.lax.scan(lambda c, _: (big(x) + c, None), 0.0, None, length=10)[0]
+    assert kernels.options_for(_jaxpr(turns, 2048), "cpu")[_options.PIECES] == 40 * 2048**2
 
 
 def test_the_environment_goes_first(no_flags: pytest.MonkeyPatch) -> None:
@@ -218,14 +226,14 @@ def test_the_environment_goes_first(no_flags: pytest.MonkeyPatch) -> None:
     "environment, wanted",
     [
         ({"FLUXAX_KEEP_MEMORY": "1"}, True),
-        ({}, False),
+        ({}, True),
         ({"FLUXAX_KEEP_MEMORY": "0"}, False),
-        ({"FLUXAX_KEEP_MEMORY": "1", "MALLOC_ARENA_MAX": "4"}, False),
-        ({"FLUXAX_KEEP_MEMORY": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}, False),
-        ({"FLUXAX_KEEP_MEMORY": "1", "GLIBC_TUNABLES": "glibc.rtld.nns=2"}, True),
+        ({"MALLOC_ARENA_MAX": "4"}, False),
+        ({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}, False),
+        ({"GLIBC_TUNABLES": "glibc.rtld.nns=2"}, True),
     ],
 )
-def test_memory_is_kept_where_it_is_asked_for(environment: dict[str, str], wanted: bool) -> None:
+def test_memory_is_kept_unless_somebody_said_otherwise(environment: dict[str, str], wanted: bool) -> None:
     assert _memory.wanted(environment) is wanted
 
 

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 
-#: `mallopt`'s numbers in glibc's <malloc.h>.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
-_KEPT = 1 << 30  # bytes
+#: `mallopt`'s numbers in glibc's <malloc.h>, and what they are set to, in bytes.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+_SETTINGS = {_MMAP_THRESHOLD: 1 << 30, _TRIM_THRESHOLD: 1 << 30, _TOP_PAD: 1 << 26}
 
 
 def keep_memory() -> bool:
     """Keep memory that programs give back, up to 1 GB of it, for the next one; whether it worked.
 
-    XLA asks for the memory of a program at every call. From 32 MB on glibc gets such memory from
-    the system and gives it back each time, so every page of it is mapped and zeroed anew: 80 of
-    the 190 ms of a step of a small GPT. All threads get memory from one place, since the other
-    places hold 64 MB at most.
+    XLA asks for the memory of a program's intermediate results at every call. glibc gets large
+    blocks from the system and gives them back each time, so every page is mapped and zeroed anew:
+    80 of the 190 ms of a step of a small GPT.
 
-    With `FLUXAX_KEEP_MEMORY=1` fluxax does this when it is imported, where the C library is glibc
-    and the environment has no settings of its own (`MALLOC_…_`, `GLIBC_TUNABLES`). It is off by
-    default: a step of a net of two small layers took 171 µs with it and 67 without, since threads
-    wait for the one place. It works fully only before JAX has started its threads.
+    fluxax does this when it first compiles for a CPU, where the C library is glibc and the
+    environment has no settings of its own (`MALLOC_…_`, `GLIBC_TUNABLES`);
+    `FLUXAX_KEEP_MEMORY=0` says not to. What the process has held at its peak stays with it, up
+    to 1 GB. docs/design/cpu.md has the measurements.
 
     Example:
         >>> import fluxax as fx
@@ -31,8 +31,7 @@ def keep_memory() -> bool:
     if not _glibc():
         return False
     library = ctypes.CDLL(None)
-    settings = {_MMAP_THRESHOLD: _KEPT, _TRIM_THRESHOLD: _KEPT, _ARENA_MAX: 1}
-    done = [library.mallopt(name, value) == 1 for name, value in settings.items()]
+    done = [library.mallopt(name, value) == 1 for name, value in _SETTINGS.items()]
     return all(done)
 
 
@@ -44,12 +43,14 @@ def _glibc() -> bool:
 
 
 def wanted(environment: os._Environ[str] | dict[str, str]) -> bool:
-    """Whether memory is to be kept: asked for, and nobody has said how."""
-    if environment.get("FLUXAX_KEEP_MEMORY", "0") in ("", "0"):
+    """Whether memory is to be kept: nobody has said no, and nobody has said how."""
+    if environment.get("FLUXAX_KEEP_MEMORY", "1") in ("", "0"):
         return False
     own = any(name.startswith("MALLOC_") for name in environment)
     return not own and "glibc.malloc" not in environment.get("GLIBC_TUNABLES", "")
 
 
-if wanted(os.environ):
-    keep_memory()
+@functools.cache
+def keep_once() -> bool:
+    """Keep memory from now on, if that is wanted."""
+    return wanted(os.environ) and keep_memory()

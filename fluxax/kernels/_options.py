@@ -9,6 +9,7 @@ import jax
 from jaxlib import version as jaxlib_version
 
 from fluxax._jax import jaxprs_in_params
+from fluxax.kernels import _memory
 from fluxax.kernels._choice import chosen
 
 #: YNNPACK, a library of kernels, is on by default from jaxlib 0.10 on. Its products are good; its
@@ -21,6 +22,11 @@ _FIRST_WITH_YNNPACK = (0, 10)
 #: pass they stay.
 DISABLED, BARRIERS = "xla_disable_hlo_passes", "cse_barrier_expander"
 
+#: A program's temporary memory comes in pieces of at most so many bytes, not as one block. The
+#: places from which glibc serves a thread hold 64 MB: two pieces.
+PIECES = "xla_multiheap_size_constraint_per_heap"
+PIECE = 30 << 20
+
 
 def options_for(
     jaxpr: Any = None, platform: str | None = None, *, looped: bool = False
@@ -28,9 +34,10 @@ def options_for(
     """The options with which a program is compiled, for `jax.jit(f, compiler_options=…)`.
 
     The rule, on a CPU only: barriers stay where kernels put them, but not in a program with a
-    loop; and YNNPACK is off for a program with a convolution in it, with a jaxlib that has
-    YNNPACK. (XLA turns a small loop into one kernel, and cannot do that with a barrier inside:
-    "Unhandled opcode for elemental IR emission: opt-barrier".)
+    loop; YNNPACK is off for a program with a convolution in it, with a jaxlib that has YNNPACK; and
+    temporary memory comes in pieces that can be kept for the next step. (XLA turns a small loop
+    into one kernel, and cannot do that with a barrier inside: "Unhandled opcode for elemental IR
+    emission: opt-barrier".)
 
     What stands in the environment goes first: an option that `XLA_FLAGS` names is left alone, and
     `FLUXAX_XLA="name=value name=value"` says which options there are instead of the rule's;
@@ -53,10 +60,12 @@ def options_for(
         return _parsed(own) or None
     if jaxpr is None or (platform or jax.default_backend()) != "cpu":
         return None
+    _memory.keep_once()
     loops = looped or _has(jaxpr, "scan") or _has(jaxpr, "while")
     options = {DISABLED: BARRIERS} if chosen() and not loops else {}
     if _has_ynnpack(jaxlib_version.__version__) and _has(jaxpr, "conv_general_dilated"):
         options[YNNPACK] = ""
+    options[PIECES] = max(PIECE, _largest(jaxpr))
     flags = os.environ.get("XLA_FLAGS", "")
     return {name: value for name, value in options.items() if name not in flags} or None
 
@@ -73,6 +82,21 @@ def _has(jaxpr: Any, primitive: str) -> bool:
         or any(_has(inner, primitive) for inner in jaxprs_in_params(eqn.params))
         for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns
     )
+
+
+def _largest(jaxpr: Any, times: int = 1) -> int:
+    """Bytes of the largest array in a program; loops may keep one of every turn."""
+    found = 0
+    for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        turns = times * eqn.params.get("length", 1) if eqn.primitive.name == "scan" else times
+        inner = [_largest(inner, turns) for inner in jaxprs_in_params(eqn.params)]
+        here = [times * _bytes(v.aval) for v in eqn.outvars]
+        found = max([found, *inner, *here])
+    return found
+
+
+def _bytes(aval: Any) -> int:
+    return aval.size * aval.dtype.itemsize if hasattr(aval, "dtype") else 0
 
 
 def _has_ynnpack(version: str) -> bool:
