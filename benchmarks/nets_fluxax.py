@@ -121,11 +121,11 @@ def loss(model: Any, x: Any, y: Any) -> Any:
 class Ours:
     """A model, its state, its batches."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, convert: Any = fx.f32):
         fx.seed(1)
-        self.model = MODELS[name]()
+        self.model = convert(MODELS[name]())
         self.opt_state = fx.setup(fx.Adam(ETA, BETA, EPSILON), self.model)
-        self.batches = jax.tree.map(jnp.asarray, NETS[name].batches())
+        self.batches = [tuple(map(jnp.asarray, convert(b))) for b in NETS[name].batches()]
 
     def run(self, steps: int) -> float:
         """Train; the last loss."""
@@ -152,4 +152,6 @@ class Ours:
 
 
 if __name__ == "__main__":
-    serve(lambda: Ours(sys.argv[1]))
+    double = sys.argv[2] == "double"
+    jax.config.update("jax_enable_x64", double)
+    serve(lambda: Ours(sys.argv[1], fx.f64 if double else fx.f32))

@@ -158,7 +158,8 @@ class Torch:
         self.model = MODELS[name]()
         self.batches = []
         for x, y in NETS[name].batches():
-            x = torch.from_numpy(x).long() if NETS[name].tokens else torch.from_numpy(x)
+            kind = torch.long if NETS[name].tokens else torch.get_default_dtype()
+            x = torch.from_numpy(x).to(kind)
             if x.ndim == 4:
                 x = x.permute(0, 3, 1, 2).contiguous(memory_format=layout)
             self.batches.append((x, torch.from_numpy(y).long()))
@@ -243,4 +244,5 @@ def make(name: str) -> Torch:
 if __name__ == "__main__":
     torch.set_num_threads(THREADS)
     torch.set_num_interop_threads(1)
+    torch.set_default_dtype(torch.float64 if sys.argv[2] == "double" else torch.float32)
     serve(lambda: make(sys.argv[1]))
