@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from fluxax import _random
+from fluxax._errors import check_numbers
+from fluxax._softmax import glu, logsoftmax, softmax
 
 Input = Any  # a JAX array, a NumPy array or a number
 
@@ -79,6 +81,7 @@ def relu(x: Input) -> jax.Array:
     >>> relu(jnp.array([-1.0, 0.0, 2.0])).tolist()
     [0.0, 0.0, 2.0]
     """
+    x = _array("relu", x)
     # A select also in the derivative, where `jnp.maximum` would halve it at 0.
     return jnp.where(x <= 0, 0, x)
 
@@ -91,6 +94,7 @@ def leakyrelu(x: Input, a: Input = 0.01) -> jax.Array:
 
     Reference: Maas et al. 2013, ICML workshop on deep learning for audio.
     """
+    x = _array("leakyrelu", x, a=a)
     return jnp.where(x > 0, x, jnp.multiply(a, x))
 
 
@@ -112,7 +116,7 @@ def rrelu(x: Input, lo: float = 1 / 8, hi: float = 1 / 3, *, rng=None) -> jax.Ar
 
     Reference: Xu et al. 2015, arXiv:1505.00853. As in NNlib, random in test mode too.
     """
-    x = _floating(x)
+    x = _floating(_array("rrelu", x, lo=lo, hi=hi))
     return leakyrelu(x, jax.random.uniform(_key(rng, x), x.shape, x.dtype, lo, hi))
 
 
@@ -122,6 +126,7 @@ def relu6(x: Input) -> jax.Array:
     >>> relu6(jnp.array([-1.0, 3.0, 10.0])).tolist()
     [0.0, 3.0, 6.0]
     """
+    x = _array("relu6", x)
     return _clamp(x, 0, 6)
 
 
@@ -133,6 +138,7 @@ def trelu(x: Input, theta: float = 1.0) -> jax.Array:
 
     Reference: Konda et al. 2014, arXiv:1402.3337.
     """
+    x = _array("trelu", x, theta=theta)
     return jnp.where(x <= theta, 0, x)
 
 
@@ -142,6 +148,7 @@ def hardtanh(x: Input) -> jax.Array:
     >>> hardtanh(jnp.array([-3.0, 0.5, 3.0])).tolist()
     [-1.0, 0.5, 1.0]
     """
+    x = _array("hardtanh", x)
     return _clamp(x, -1, 1)
 
 
@@ -151,6 +158,7 @@ def hardsigmoid(x: Input) -> jax.Array:
     >>> hardsigmoid(jnp.array([-4.0, 0.0, 4.0])).tolist()
     [0.0, 0.5, 1.0]
     """
+    x = _array("hardsigmoid", x)
     return _clamp(jnp.add(x, 3) / 6, 0, 1)
 
 
@@ -162,6 +170,7 @@ def hardswish(x: Input) -> jax.Array:
 
     Reference: Howard et al. 2019, arXiv:1905.02244.
     """
+    x = _array("hardswish", x)
     # Not `0 * x`, which is -0 left of the gate, and NaN for -inf.
     return jnp.where(x <= -3, 0, jnp.multiply(x, hardsigmoid(x)))
 
@@ -172,6 +181,7 @@ def softshrink(x: Input, lam: float = 0.5) -> jax.Array:
     >>> softshrink(jnp.array([-2.0, 0.25, 2.0])).tolist()
     [-1.5, 0.0, 1.5]
     """
+    x = _array("softshrink", x, lam=lam)
     return jnp.where(jnp.abs(x) <= lam, 0, x - lam * jnp.sign(x))
 
 
@@ -183,6 +193,7 @@ def elu(x: Input, alpha: float = 1.0) -> jax.Array:
 
     Reference: Clevert et al. 2015, arXiv:1511.07289.
     """
+    x = _array("elu", x, alpha=alpha)
     # The inner select keeps the overflow of `exp` out of the derivative where `x` is large.
     return jnp.where(x > 0, x, alpha * jnp.expm1(jnp.where(x > 0, 0.0, x)))
 
@@ -195,6 +206,7 @@ def celu(x: Input, alpha: float = 1.0) -> jax.Array:
 
     Reference: Barron 2017, arXiv:1704.07483.
     """
+    x = _array("celu", x, alpha=alpha)
     return jnp.where(x > 0, x, alpha * jnp.expm1(jnp.where(x > 0, 0.0, x) / alpha))
 
 
@@ -209,6 +221,7 @@ def selu(x: Input) -> jax.Array:
 
     Reference: Klambauer et al. 2017, arXiv:1706.02515.
     """
+    x = _array("selu", x)
     return _SELU_SCALE * elu(x, _SELU_ALPHA)
 
 
@@ -218,6 +231,7 @@ def softplus(x: Input) -> jax.Array:
     >>> softplus(jnp.array([-1e4, 1e4])).tolist()
     [0.0, 10000.0]
     """
+    x = _array("softplus", x)
     return jax.nn.softplus(x)
 
 
@@ -227,6 +241,7 @@ def logcosh(x: Input) -> jax.Array:
     >>> round(float(logcosh(100.0)), 4)
     99.3069
     """
+    x = _array("logcosh", x)
     a = jnp.abs(x)
     return a + jnp.log1p(jnp.exp(-2.0 * a)) - math.log(2)
 
@@ -240,7 +255,7 @@ def sigmoid(x: Input) -> jax.Array:
     >>> sigmoid(jnp.array([-1e4, 0.0, 1e4])).tolist()
     [0.0, 0.5, 1.0]
     """
-    return jax.nn.sigmoid(_floating(x))
+    return jax.nn.sigmoid(_floating(_array("sigmoid", x)))
 
 
 def logsigmoid(x: Input) -> jax.Array:
@@ -249,6 +264,7 @@ def logsigmoid(x: Input) -> jax.Array:
     >>> logsigmoid(jnp.array([-1e4, 1e4])).tolist()
     [-10000.0, -0.0]
     """
+    x = _array("logsigmoid", x)
     return -softplus(jnp.negative(x))
 
 
@@ -258,6 +274,7 @@ def tanh(x: Input) -> jax.Array:
     >>> tanh(jnp.array([0.0, 100.0])).tolist()
     [0.0, 1.0]
     """
+    x = _array("tanh", x)
     return jnp.tanh(x)
 
 
@@ -271,6 +288,7 @@ def softsign(x: Input) -> jax.Array:
     >>> softsign(jnp.array([-1.0, 3.0])).tolist()
     [-0.5, 0.75]
     """
+    x = _array("softsign", x)
     return x / (1 + jnp.abs(x))
 
 
@@ -280,6 +298,7 @@ def tanhshrink(x: Input) -> jax.Array:
     >>> tanhshrink(jnp.array([0.0, 100.0])).tolist()
     [0.0, 99.0]
     """
+    x = _array("tanhshrink", x)
     return x - jnp.tanh(x)
 
 
@@ -291,6 +310,7 @@ def swish(x: Input) -> jax.Array:
 
     Reference: Ramachandran et al. 2017, arXiv:1710.05941.
     """
+    x = _array("swish", x)
     return x * sigmoid(x)
 
 
@@ -302,6 +322,7 @@ def lisht(x: Input) -> jax.Array:
 
     Reference: Roy et al. 2019, arXiv:1901.05894.
     """
+    x = _array("lisht", x)
     return x * jnp.tanh(x)
 
 
@@ -313,6 +334,7 @@ def mish(x: Input) -> jax.Array:
 
     Reference: Misra 2019, arXiv:1908.08681.
     """
+    x = _array("mish", x)
     return x * jnp.tanh(softplus(x))
 
 
@@ -326,6 +348,7 @@ def gelu_tanh(x: Input) -> jax.Array:
 
     Reference: Hendrycks & Gimpel 2016, arXiv:1606.08415.
     """
+    x = _array("gelu_tanh", x)
     # Beyond ±10 the gate is 0 or 1 to the last bit; the cube would overflow in half precision.
     gate = _clamp(x, -10, 10)
     return x * sigmoid(math.sqrt(8 / math.pi) * gate * (1 + 0.044715 * gate * gate))
@@ -340,6 +363,7 @@ def gelu_erf(x: Input) -> jax.Array:
     >>> round(float(gelu_erf(1.0)), 4)
     0.8413
     """
+    x = _array("gelu_erf", x)
     # erfc keeps the digits that `1 + erf` loses where `x` is negative.
     return x * lax.erfc(-_floating(x) * math.sqrt(0.5)) / 2
 
@@ -350,40 +374,14 @@ def gelu_sigmoid(x: Input) -> jax.Array:
     >>> round(float(gelu_sigmoid(1.0)), 4)
     0.8458
     """
+    x = _array("gelu_sigmoid", x)
     return x * sigmoid(jnp.multiply(1.702, x))
 
 
-# --- along an axis ------------------------------------------------------------------------
-
-
-def glu(x: Input, axis: int = -1) -> jax.Array:
-    """Gated linear unit: the first half of `x` along `axis` times `sigmoid` of the second.
-
-    >>> glu(jnp.array([6.0, 0.0])).tolist()
-    [3.0]
-
-    Reference: Dauphin et al. 2017, arXiv:1612.08083.
-    """
-    value, gate = jnp.split(jnp.asarray(x), 2, axis)
-    return value * sigmoid(gate)
-
-
-def softmax(x: Input, axis: int = -1) -> jax.Array:
-    """`exp(x) / Σ exp(x)` along `axis`, the last by default (Flux: `dims=1`).
-
-    >>> softmax(jnp.array([[1e4, 1e4], [0.0, 1e4]])).tolist()
-    [[0.5, 0.5], [0.0, 1.0]]
-    """
-    return jax.nn.softmax(x, axis=axis)
-
-
-def logsoftmax(x: Input, axis: int = -1) -> jax.Array:
-    """`log(softmax(x)) = x - log(Σ exp(x))` along `axis`, without overflow or underflow.
-
-    >>> logsoftmax(jnp.array([0.0, 1e4])).tolist()
-    [-10000.0, 0.0]
-    """
-    return jax.nn.log_softmax(x, axis=axis)
+def _array(who: str, x: Input, **parameters: Input) -> Any:
+    """`x` ready for arithmetic, or an error; nothing in compiled code, where only traces run it."""
+    check_numbers(who, x=x, **parameters)
+    return jnp.asarray(x) if isinstance(x, (list, tuple)) else x
 
 
 def _floating(x: Input) -> jax.Array:

@@ -89,6 +89,33 @@ def no_numbers(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind in "OSUMm"
 
 
+def check_numbers(who: str, **arguments: Any) -> None:
+    """An error where an argument is no array of numbers, nor can become one.
+
+    >>> check_numbers("mse", y_hat=np.ones(2), y=[1, 2])
+    >>> check_numbers("mse", y_hat=np.ones(2), y="a")
+    Traceback (most recent call last):
+    TypeError: mse expects numbers as `y`, got 'a'.
+    """
+    for name, value in arguments.items():
+        if _no_array(value):
+            raise TypeError(f"{who} expects numbers as `{name}`, got {short(value)}.")
+
+
+def _no_array(value: Any) -> bool:
+    """Whether an array of numbers is not to be had from a value: text, objects, a ragged list."""
+    if isinstance(value, (list, tuple)):
+        return any(map(_no_array, value)) or len(set(map(_shape, value))) > 1
+    known = hasattr(value, "dtype") or isinstance(value, (int, float, complex))
+    return no_numbers(value) or not (known or hasattr(value, "__array__"))
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    if isinstance(value, (list, tuple)):
+        return (len(value), *(_shape(value[0]) if value else ()))
+    return tuple(getattr(value, "shape", ()))
+
+
 def article(word: str) -> str:
     """The word with its indefinite article.
 

@@ -340,7 +340,7 @@ SENTENCES = [
     ),
     (
         lambda: fx.siamese_contrastive_loss(jnp.ones(2), jnp.ones(2), margin=-0.5),
-        "siamese_contrastive_loss expects a margin of at least 0, got -0.5.",
+        "siamese_contrastive_loss expects a finite `margin` of at least 0, got -0.5.",
     ),
     (
         lambda: fx.label_smoothing(jnp.ones((2, 2)), 1.0),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import builtins
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from fluxax._errors import no_numbers, short
+from fluxax._errors import check_numbers, short
+from fluxax._jax import is_tracer
 
 Input = Any  # a JAX array, a NumPy array or a number
 Aggregate = Callable[[jax.Array], jax.Array]
@@ -40,11 +43,20 @@ def wide(x: jax.Array) -> jax.Array:
     return x.astype(jnp.float32) if x.dtype.itemsize == 2 else x
 
 
-def check(who: str, **arguments: Any) -> None:
-    """An error where an argument is not made of numbers."""
-    for name, value in arguments.items():
-        if no_numbers(value):
-            raise TypeError(f"{who} expects numbers as `{name}`, got {short(value)}.")
+def within(who: str, low: float, high: float = math.inf, /, **parameters: Any) -> None:
+    """An error where a parameter is no number, or known to be out of its range or not finite.
+
+    A number that is being traced is not known.
+    """
+    check_numbers(who, **parameters)
+    for name, value in parameters.items():
+        if not is_tracer(value) and not _inside(low, np.asarray(value), high):
+            wanted = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
+            raise ValueError(f"{who} expects a finite `{name}` {wanted}, got {short(value)}.")
+
+
+def _inside(low: float, numbers: np.ndarray, high: float) -> bool:
+    return bool(np.all((low <= numbers) & (numbers <= high) & (numbers < math.inf)))
 
 
 def pair(who: str, y_hat: Input, y: Input) -> tuple[jax.Array, jax.Array, Any]:
@@ -53,7 +65,7 @@ def pair(who: str, y_hat: Input, y: Input) -> tuple[jax.Array, jax.Array, Any]:
     The prediction's dtype decides, so that a float64 target does not promote the loss. A scalar
     target stands for an array of it.
     """
-    check(who, y_hat=y_hat, y=y)
+    check_numbers(who, y_hat=y_hat, y=y)
     y_hat, y = floating(y_hat), jnp.asarray(y)
     if y.ndim > 0 and y.shape != y_hat.shape:
         raise ValueError(mismatch(who, y_hat, y))
@@ -80,12 +92,23 @@ def aggregate(agg: Aggregate, values: jax.Array, dtype: Any) -> jax.Array:
             f"A loss expects a function as `agg`, got {short(agg)}. Write agg=fx.mean, "
             "agg=jnp.sum, or agg=fx.identity for all values."
         )
-    return (jnp.sum if agg is builtins.sum else agg)(values).astype(dtype)
+    result = (jnp.sum if agg is builtins.sum else agg)(values)
+    if not hasattr(result, "astype"):
+        raise TypeError(f"A loss expects `agg` to return an array, got {short(result)}.")
+    return result.astype(dtype)
 
 
-def epsilon(eps: Any, dtype: Any) -> Any:
+def epsilon(who: str, eps: Any, dtype: Any) -> Any:
     """`eps`, or the machine epsilon of the prediction's dtype."""
-    return float(jnp.finfo(dtype).eps) if eps is None else eps
+    if eps is None:
+        return machine_epsilon(dtype)
+    within(who, 0, eps=eps)
+    return eps
+
+
+def machine_epsilon(dtype: Any) -> float:
+    """The distance of 1 to the next number of a dtype."""
+    return float(jnp.finfo(dtype).eps)
 
 
 def xlogy(x: jax.Array, y: jax.Array) -> jax.Array:

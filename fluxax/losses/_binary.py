@@ -5,17 +5,16 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from fluxax._errors import short
-from fluxax._jax import is_tracer
 from fluxax.losses._arguments import (
     Aggregate,
     Input,
     aggregate,
-    check,
     epsilon,
     floored,
+    machine_epsilon,
     mean,
     pair,
+    within,
     xlogy,
 )
 
@@ -44,7 +43,7 @@ def binarycrossentropy(
         0.4904
     """
     y_hat, y, dtype = pair("binarycrossentropy", y_hat, y)
-    eps = epsilon(eps, dtype)
+    eps = epsilon("binarycrossentropy", eps, dtype)
     return aggregate(agg, -xlogy(y, y_hat + eps) - xlogy(1 - y, 1 - y_hat + eps), dtype)
 
 
@@ -101,8 +100,9 @@ def binary_focal_loss(
 
     Reference: Lin et al. 2017, arXiv:1708.02002, eq. 4.
     """
+    within("binary_focal_loss", 0, gamma=gamma)
     y_hat, y, dtype = pair("binary_focal_loss", y_hat, y)
-    p_yes, least = y_hat + epsilon(eps, dtype), epsilon(None, dtype)
+    p_yes, least = y_hat + epsilon("binary_focal_loss", eps, dtype), machine_epsilon(dtype)
     p = floored(y * p_yes + (1 - y) * (1 - p_yes), least)
     return aggregate(agg, -(jnp.maximum(1 - p, least) ** gamma) * jnp.log(p), dtype)
 
@@ -174,11 +174,7 @@ def siamese_contrastive_loss(
 
     Reference: Hadsell et al. 2006, CVPR, eq. 4 (without its factor ½).
     """
-    check("siamese_contrastive_loss", margin=margin)
-    if not is_tracer(margin) and margin < 0:
-        raise ValueError(
-            f"siamese_contrastive_loss expects a margin of at least 0, got {short(margin)}."
-        )
+    within("siamese_contrastive_loss", 0, margin=margin)
     y_hat, y, dtype = pair("siamese_contrastive_loss", y_hat, y)
     apart = jnp.square(jax.nn.relu(margin - y_hat))
     return aggregate(agg, (1 - y) * jnp.square(y_hat) + y * apart, dtype)

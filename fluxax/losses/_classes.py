@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from fluxax._errors import short
+from fluxax._errors import check_numbers, short
 from fluxax._jax import is_tracer
 from fluxax.losses._arguments import (
     Aggregate,
     Input,
     aggregate,
-    check,
     epsilon,
     floating,
+    machine_epsilon,
     mean,
     mismatch,
     pair,
     wide,
+    within,
     xlogy,
 )
 
@@ -44,9 +46,9 @@ def label_smoothing(y: Input, alpha: Input, *, axis: int | None = -1) -> jax.Arr
 
     Reference: Szegedy et al. 2015, arXiv:1512.00567, section 7.
     """
-    check("label_smoothing", y=y, alpha=alpha)
+    check_numbers("label_smoothing", y=y, alpha=alpha)
     y = floating(y)
-    if not is_tracer(alpha) and not 0 < alpha < 1:
+    if not is_tracer(alpha) and not np.all((np.asarray(alpha) > 0) & (np.asarray(alpha) < 1)):
         raise ValueError(f"label_smoothing expects `alpha` between 0 and 1, got {short(alpha)}.")
     if axis is not None:
         _check_axis("label_smoothing", "y", y, axis)
@@ -81,7 +83,7 @@ def crossentropy(
         [0.6931, -0.0]
     """
     y_hat, y, dtype = _pair("crossentropy", y_hat, y, axis)
-    p, y = _at_labels(y_hat + epsilon(eps, dtype), y, axis)
+    p, y = _at_labels(y_hat + epsilon("crossentropy", eps, dtype), y, axis)
     return aggregate(agg, -jnp.sum(xlogy(y, p), axis), dtype)
 
 
@@ -142,7 +144,7 @@ def kldivergence(
         0.0
     """
     y_hat, y, dtype = _pair("kldivergence", y_hat, y, axis)
-    p, y = _at_labels(y_hat + epsilon(eps, dtype), y, axis)
+    p, y = _at_labels(y_hat + epsilon("kldivergence", eps, dtype), y, axis)
     return aggregate(agg, jnp.sum(xlogy(y, y) - xlogy(y, p), axis), dtype)
 
 
@@ -181,15 +183,16 @@ def focal_loss(
 
     Reference: Lin et al. 2017, arXiv:1708.02002, eq. 4.
     """
+    within("focal_loss", 0, gamma=gamma)
     y_hat, y, dtype = _pair("focal_loss", y_hat, y, axis)
-    p, y = _at_labels(y_hat + epsilon(eps, dtype), y, axis)
-    doubt = jnp.maximum(1 - p, epsilon(None, dtype))
+    p, y = _at_labels(y_hat + epsilon("focal_loss", eps, dtype), y, axis)
+    doubt = jnp.maximum(1 - p, machine_epsilon(dtype))
     return aggregate(agg, -jnp.sum(doubt**gamma * xlogy(y, p), axis), dtype)
 
 
 def _pair(who: str, y_hat: Input, y: Input, axis: int) -> tuple[jax.Array, jax.Array, jnp.dtype]:
     """As `pair`, but integers without the class axis stay what they are: labels."""
-    check(who, y_hat=y_hat, y=y)
+    check_numbers(who, y_hat=y_hat, y=y)
     y_hat, y = floating(y_hat), jnp.asarray(y)
     _check_axis(who, "y_hat", y_hat, axis)
     if y.ndim != y_hat.ndim - 1:
@@ -204,8 +207,10 @@ def _pair(who: str, y_hat: Input, y: Input, axis: int) -> tuple[jax.Array, jax.A
 
 
 def _check_axis(who: str, name: str, x: jax.Array, axis: int) -> None:
-    if not -x.ndim <= axis < x.ndim:
-        raise ValueError(f"{who} expects a class axis of `{name}`, got {axis} for {short(x)}.")
+    if not isinstance(axis, (int, np.integer)) or not -x.ndim <= axis < x.ndim:
+        raise ValueError(
+            f"{who} expects a class axis of `{name}`, got {short(axis)} for {short(x)}."
+        )
 
 
 def _at_labels(values: jax.Array, y: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fluxax._errors import short
-from fluxax.losses._arguments import Aggregate, Input, aggregate, check, floating, mean, wide
+from fluxax._errors import check_numbers, short
+from fluxax.losses._arguments import Aggregate, Input, aggregate, floating, mean, wide
 
 #: The logarithm of "impossible". Not -∞, whose differences are NaN in the derivative.
 _NEVER = -1e30
@@ -39,7 +39,7 @@ def ctc_loss(y_hat: Input, y: Input, *, agg: Aggregate = mean) -> jax.Array:
 
     Reference: Graves et al. 2006, ICML, section 4.1.
     """
-    check("ctc_loss", y_hat=y_hat, y=y)
+    check_numbers("ctc_loss", y_hat=y_hat, y=y)
     y_hat, y = floating(y_hat), jnp.asarray(y)
     fits = y_hat.ndim in (2, 3) and y.ndim == y_hat.ndim - 1 and y.shape[:-1] == y_hat.shape[:-2]
     if not fits or not (jnp.issubdtype(y.dtype, jnp.integer) or y.size == 0):

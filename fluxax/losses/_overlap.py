@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from fluxax.losses._arguments import Input, check, pair
+from fluxax.losses._arguments import Input, pair, within
 
 
 def dice_coeff_loss(y_hat: Input, y: Input, *, smooth: Input = 1) -> jax.Array:
@@ -16,12 +16,12 @@ def dice_coeff_loss(y_hat: Input, y: Input, *, smooth: Input = 1) -> jax.Array:
     Args:
         y_hat: predicted mask, in [0, 1], of any shape.
         y: mask of the same shape, 0 or 1 (booleans too), or one number.
-        smooth: s > 0 keeps empty masks from dividing by 0.
+        smooth: s ≥ 0; above 0 it keeps empty masks from dividing by 0.
 
     There is nothing to aggregate: the sums are over everything.
 
     Raises:
-        ValueError: where the shapes differ.
+        ValueError: where the shapes differ or a parameter is out of range.
 
     Example:
         >>> import fluxax as fx
@@ -30,6 +30,7 @@ def dice_coeff_loss(y_hat: Input, y: Input, *, smooth: Input = 1) -> jax.Array:
 
     Reference: Milletari et al. 2016, arXiv:1606.04797.
     """
+    within("dice_coeff_loss", 0, smooth=smooth)
     y_hat, y, dtype = pair("dice_coeff_loss", y_hat, y)
     overlap, total = jnp.sum(y * y_hat), jnp.sum(y * y) + jnp.sum(y_hat * y_hat)
     return (1 - (2 * overlap + smooth) / (total + smooth)).astype(dtype)
@@ -49,7 +50,7 @@ def tversky_loss(y_hat: Input, y: Input, *, beta: Input = 0.7) -> jax.Array:
         beta: β in [0, 1].
 
     Raises:
-        ValueError: where the shapes differ.
+        ValueError: where the shapes differ or a parameter is out of range.
 
     Example:
         >>> import fluxax as fx
@@ -58,7 +59,7 @@ def tversky_loss(y_hat: Input, y: Input, *, beta: Input = 0.7) -> jax.Array:
 
     Reference: Salehi et al. 2017, arXiv:1706.05721, eq. 3.
     """
-    check("tversky_loss", beta=beta)
+    within("tversky_loss", 0, 1, beta=beta)
     y_hat, y, dtype = pair("tversky_loss", y_hat, y)
     false_yes, false_no = (1 - y) * y_hat, y * (1 - y_hat)
     both = jnp.sum(y * y_hat) + 1

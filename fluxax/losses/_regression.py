@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from fluxax.losses._arguments import Aggregate, Input, aggregate, check, epsilon, mean, pair, xlogy
+from fluxax.losses._arguments import Aggregate, Input, aggregate, epsilon, mean, pair, within, xlogy
 
 
 def mae(y_hat: Input, y: Input, *, agg: Aggregate = mean) -> jax.Array:
@@ -73,7 +73,7 @@ def msle(y_hat: Input, y: Input, *, agg: Aggregate = mean, eps: Input = None) ->
         0.4805
     """
     y_hat, y, dtype = pair("msle", y_hat, y)
-    eps = epsilon(eps, dtype)
+    eps = epsilon("msle", eps, dtype)
     return aggregate(agg, jnp.square(jnp.log(y_hat + eps) - jnp.log(y + eps)), dtype)
 
 
@@ -90,7 +90,7 @@ def huber_loss(y_hat: Input, y: Input, *, agg: Aggregate = mean, delta: Input = 
         delta: δ ≥ 0, where the one becomes the other.
 
     Raises:
-        ValueError: where the shapes differ.
+        ValueError: where the shapes differ or δ is out of range.
 
     Example:
         >>> import fluxax as fx
@@ -99,7 +99,7 @@ def huber_loss(y_hat: Input, y: Input, *, agg: Aggregate = mean, delta: Input = 
 
     Reference: Huber 1964, Ann. Math. Statist. 35(1).
     """
-    check("huber_loss", delta=delta)
+    within("huber_loss", 0, delta=delta)
     y_hat, y, dtype = pair("huber_loss", y_hat, y)
     d = jnp.abs(y_hat - y)
     return aggregate(agg, jnp.where(d < delta, d * d / 2, delta * (d - delta / 2)), dtype)
