@@ -98,14 +98,14 @@ def check_numbers(who: str, **arguments: Any) -> None:
     TypeError: mse expects numbers as `y`, got 'a'.
     """
     for name, value in arguments.items():
-        if _no_array(value):
+        if no_array(value):
             raise TypeError(f"{who} expects numbers as `{name}`, got {short(value)}.")
 
 
-def _no_array(value: Any) -> bool:
+def no_array(value: Any) -> bool:
     """Whether an array of numbers is not to be had from a value: text, objects, a ragged list."""
     if isinstance(value, (list, tuple)):
-        return any(map(_no_array, value)) or len(set(map(_shape, value))) > 1
+        return any(map(no_array, value)) or len(set(map(_shape, value))) > 1
     known = hasattr(value, "dtype") or isinstance(value, (int, float, complex))
     return no_numbers(value) or not (known or hasattr(value, "__array__"))
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluxax._jax import beside, is_tracer
-from fluxax.optimisers._hyper import Hyper, real_dtype
+from fluxax.optimisers._hyper import Hyper, real_dtype, value_at
 
 
 def zeros_like(x: Any, dtype: Any = None) -> Any:
@@ -21,7 +21,7 @@ def zeros_like(x: Any, dtype: Any = None) -> Any:
 
 def full_like(x: Any, value: Any, dtype: Any = None) -> Any:
     """An array of one value (of a schedule: its first) beside an array; compiles nothing."""
-    first: Any = value(0) if callable(value) else value
+    first: Any = value_at(value, 0) if callable(value) else value
     if is_tracer(x):
         return jnp.full_like(x, first, dtype)
     return beside(np.full(np.shape(x), first, dtype or x.dtype), x)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from fluxax._errors import short
 from fluxax.optimisers._arrays import full_like, scalar, zeros_like
-from fluxax.optimisers._rule import DECAY, NOT_NEGATIVE, Rule
+from fluxax.optimisers._rule import BOUND, DECAY, NOT_NEGATIVE, Rule
 
 
 @dataclass
@@ -154,7 +154,7 @@ class Rprop(Rule):
     ell: tuple[float, float] = (0.5, 1.2)
     gamma: tuple[float, float] = (1e-6, 50.0)
 
-    limits = Rule.limits | {"ell": NOT_NEGATIVE, "gamma": NOT_NEGATIVE}
+    limits = Rule.limits | {"ell": NOT_NEGATIVE, "gamma": BOUND}
 
     def init(self, x: Any) -> Any:
         if jnp.iscomplexobj(x):

@@ -11,6 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from fluxax._errors import no_array, short
+from fluxax.optimisers._rule import name_of
+
 
 class Hyper:
     """A hyperparameter inside a compiled step: arithmetic with numbers, an input for arrays.
@@ -120,6 +123,22 @@ class Timed(Hyper):
         mine = self.value if plain else self.on(other)
         result = getattr(operator, op)(*((theirs, mine) if swap else (mine, theirs)))
         return Timed(result) if plain else result
+
+
+def value_at(schedule: Callable[[Any], Any], steps: Any) -> Any:
+    """What a schedule gives after so many steps: one number; an error of ours if it cannot."""
+    name = name_of(schedule)
+    who = "A schedule" if name == "schedule" else f"The schedule {name}"
+    try:
+        value = schedule(steps)
+    except jax.errors.JAXTypeError as error:
+        raise TypeError(
+            f"{who} expects to compute with JAX, since steps are counted on the device, got a "
+            "branch or a function that needs the number. Write jnp.where, jnp.cos and their like."
+        ) from error
+    if no_array(value) or np.shape(value) != ():
+        raise TypeError(f"{who} expects to return one number, got {short(value)}.")
+    return value
 
 
 _OPERATORS = ("add", "sub", "mul", "truediv", "pow")

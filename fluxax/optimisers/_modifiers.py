@@ -12,7 +12,7 @@ from jax import lax
 
 from fluxax.optimisers._arrays import abs2, scalar, wide_dtype
 from fluxax.optimisers._meeting import Part, WholeTree, ask
-from fluxax.optimisers._rule import NOT_NEGATIVE, Rule
+from fluxax.optimisers._rule import BOUND, NOT_NEGATIVE, Rule
 
 
 @dataclass
@@ -94,7 +94,7 @@ class ClipGrad(Rule):
 
     delta: float = 10.0
 
-    limits = Rule.limits | {"delta": NOT_NEGATIVE}
+    limits = Rule.limits | {"delta": BOUND}
 
     def apply(self, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:
         delta = scalar(self.delta, dx)
@@ -129,7 +129,7 @@ class ClipNorm(Rule):
     omega: float = 10.0
     p: float = 2.0
 
-    limits = Rule.limits | {"omega": NOT_NEGATIVE, "p": NOT_NEGATIVE}
+    limits = Rule.limits | {"omega": BOUND, "p": BOUND}
     static = ("p",)
 
     def apply(self, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:
@@ -165,7 +165,7 @@ class ClipGlobalNorm(WholeTree):
 
     omega: float = 10.0
 
-    limits = Rule.limits | {"omega": NOT_NEGATIVE}
+    limits = Rule.limits | {"omega": BOUND}
 
     def apply(self, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:
         size = ask(Part(self, state, x, dx))

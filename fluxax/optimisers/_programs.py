@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluxax._module import static_key
-from fluxax.optimisers._hyper import Pack, Timed, pack_dtype
+from fluxax.optimisers._hyper import Pack, Timed, pack_dtype, value_at
 from fluxax.optimisers._meeting import Place, rehearsing, restart
 from fluxax.optimisers._rule import fields_of, is_rule, rules_in, watched
 from fluxax.optimisers._state import Leaf, Slot
@@ -141,8 +141,8 @@ def now(rule: Any, clock: Any) -> Any:
     if not schedules_in(rule):
         return rule
     if not clock.ndim:
-        return timed(rule, lambda f: Timed(jnp.asarray(f(clock))))
-    at = lambda f: jax.vmap(lambda t: jnp.asarray(f(t)))(clock[:, 0])[:, None]
+        return timed(rule, lambda f: Timed(jnp.asarray(value_at(f, clock))))
+    at = lambda f: jax.vmap(lambda t: jnp.asarray(value_at(f, t)))(clock[:, 0])[:, None]
     return timed(rule, lambda f: Timed(at(f)))
 
 

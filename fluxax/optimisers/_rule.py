@@ -9,8 +9,10 @@ the program runs, so that changing it compiles nothing.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import itertools
 import math
+import sys
 import types
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -19,8 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fluxax import _tree
 from fluxax._errors import short
 from fluxax._jax import is_tracer
+from fluxax._module import Module
 
 _ticks = itertools.count(1)
 
@@ -45,8 +49,10 @@ def changed(*, structure: bool = True) -> None:
         version.structure = version.now
 
 
-#: Ranges for `limits`: a decay lies in [0, 1), so its top is the largest float below 1.
-NOT_NEGATIVE = (0.0, math.inf)
+#: Ranges for `limits`: a decay lies in [0, 1), so its top is the largest float below 1; a bound
+#: may be infinite, which is none, but no rate.
+NOT_NEGATIVE = (0.0, sys.float_info.max)
+BOUND = (0.0, math.inf)
 DECAY = (0.0, math.nextafter(1.0, 0.0))
 
 
@@ -97,8 +103,8 @@ class Rule:
         default = fields[name].default if name in fields else None
         if isinstance(default, bool):
             return _flag(self, name, value)
-        if callable(value) or is_tracer(value):  # a schedule; a number of somebody's own jax.jit
-            return value
+        if is_free(value):
+            return _takes_a_step(self, name, value)
         if isinstance(default, tuple) and name in self.limits:
             return _numbers(self, name, value, len(default))
         if isinstance(default, tuple):
@@ -161,10 +167,37 @@ def _number(rule: Rule, name: str, value: Any, within: str = "") -> float:
         wanted = within or "a number or a schedule"
         raise TypeError(f"{who} expects `{name}` to be {wanted}, got {short(value)}.")
     number = float(value)
+    if number == math.inf > low_high[1]:
+        raise ValueError(f"{who} expects `{name}` to be finite, got {number}.")
     if not low_high[0] <= number <= low_high[1]:
         each = "each of " if within else ""
         raise ValueError(f"{who} expects {each}`{name}` {_range(*low_high)}, got {number:.6g}.")
     return number
+
+
+def is_free(value: Any) -> bool:
+    """Whether a value stands for a number that is not known yet, so that it may be any.
+
+    That is a schedule, or a traced number of somebody's own `jax.jit`. A class can be called too,
+    and so can a model with arrays, but what they give is no number.
+    """
+    if isinstance(value, type) or (isinstance(value, Module) and any(_tree.arrays(value))):
+        return False
+    return callable(value) or is_tracer(value)
+
+
+def _takes_a_step(rule: Rule, name: str, value: Any) -> Any:
+    """A schedule, called with one argument; an error for a function that takes others."""
+    if isinstance(value, types.FunctionType):
+        wanted = inspect.signature(value)
+        try:
+            wanted.bind(0)
+        except TypeError:
+            raise TypeError(
+                f"{type(rule).__name__} expects a schedule as `{name}`, f(step) -> value, got one "
+                f"that takes {wanted}."
+            ) from None
+    return value
 
 
 def _real_scalar(value: Any) -> bool:
@@ -178,12 +211,14 @@ def _numbers(rule: Rule, name: str, value: Any, length: int) -> tuple[Any, ...]:
     if not isinstance(value, (tuple, list)) or len(value) != length:
         error = ValueError if isinstance(value, (tuple, list)) else TypeError
         raise error(f"{type(rule).__name__} expects `{name}` to be {wanted}, got {short(value)}.")
-    free = lambda v: callable(v) or is_tracer(v)
-    return tuple(v if free(v) else _number(rule, name, v, wanted) for v in value)
+    return tuple(
+        _takes_a_step(rule, name, v) if is_free(v) else _number(rule, name, v, wanted)
+        for v in value
+    )
 
 
 def _range(low: float, high: float) -> str:
-    if high == math.inf:
+    if high >= NOT_NEGATIVE[1]:
         return f"of at least {low:g}"
     return f"in [{low:g}, 1)" if high == DECAY[1] else f"between {low:g} and {high:g}"
 

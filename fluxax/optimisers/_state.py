@@ -19,6 +19,7 @@ import numpy as np
 from fluxax import _tree
 from fluxax._errors import short
 from fluxax._jax import beside, is_key
+from fluxax.optimisers._hyper import value_at
 from fluxax.optimisers._rule import changed, check_rule, name_of
 from fluxax.optimisers._views import timed
 
@@ -171,7 +172,7 @@ class Leaf:
         `leaf.now.eta` is a number, or of a schedule an array on the device.
         """
         steps = self.steps
-        return timed(self._rule, lambda f: jnp.asarray(f(steps)))
+        return timed(self._rule, lambda f: jnp.asarray(value_at(f, steps)))
 
     @property
     def frozen(self) -> bool:
