@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from fluxax import _tree
 from fluxax._errors import short
+from fluxax._jax import beside, is_key, is_tracer
 from fluxax._module import Module
 
 
@@ -85,7 +88,10 @@ def fmap(f: Callable[..., Any], tree: Any, *trees: Any) -> Any:
 
 
 def loadmodel(model: Any, new: Any) -> Any:
-    """Put the arrays of another tree into a model, in place; ties of the model are kept.
+    """Put the numbers of another tree into a model, in place; ties of the model are kept.
+
+    The model gets arrays of its own, of its dtypes and on its devices, so that two models that
+    were given the same numbers go on apart.
 
     Args:
         model: a tree that can be changed in place.
@@ -95,7 +101,14 @@ def loadmodel(model: Any, new: Any) -> Any:
         The model.
 
     Raises:
-        ValueError: if the two differ in structure or in a shape; nothing is changed then.
+        ValueError: if the two differ in structure, in a shape or in the kind of numbers (complex
+            ones do not fit a real model); nothing is changed then.
+
+    Example:
+        >>> import fluxax as fx
+        >>> first, second = fx.Dense(2, 3), fx.Dense(2, 3)
+        >>> bool((fx.loadmodel(second, first).weight == first.weight).all())
+        True
     """
     theirs = dict(_named_arrays(new))
     mine = dict(_named_arrays(model))
@@ -106,13 +119,48 @@ def loadmodel(model: Any, new: Any) -> Any:
                 f"loadmodel expects trees of one structure, got an array at {name} that "
                 f"{lacking} lacks."
             )
-        if mine[name].shape != theirs[name].shape:
+        if mine[name].shape != theirs[name].shape or not _holds(mine[name], theirs[name]):
             raise ValueError(
                 f"loadmodel expects {short(mine[name])} at {name}, got {short(theirs[name])}."
             )
     _check_ties(mine, theirs)
-    put(model, lambda path, _: theirs[_tree.path_string(path)])
+    fresh: dict[int, Any] = {}
+
+    def own(path: _tree.Path, old: Any) -> Any:
+        if id(old) in fresh:  # of a layer that stands in two places
+            return old
+        given = theirs[_tree.path_string(path)]
+        now = _own(given, old)
+        if now is not given:
+            fresh[id(now)] = now
+        return now
+
+    put(model, own)
     return model
+
+
+def _holds(old: Any, new: Any) -> bool:
+    """Whether an array can take the numbers of another one, rounded at most."""
+    if is_key(old) or is_key(new):
+        return old.dtype == new.dtype
+    kinds = (np.bool_, np.integer, np.floating, np.complexfloating)
+    a, b = (next(i for i, k in enumerate(kinds) if jnp.issubdtype(x.dtype, k)) for x in (old, new))
+    return b <= a
+
+
+def _own(new: Any, old: Any) -> Any:
+    """The numbers of `new` as an array like `old` that nobody else has.
+
+    The same array object in two models would be one tied parameter of a tree that holds both.
+    """
+    if new is old or is_tracer(new) or is_tracer(old):
+        return new if new.dtype == old.dtype else new.astype(old.dtype)
+    if not isinstance(old, jax.Array):
+        return np.array(new, old.dtype)
+    if isinstance(new, jax.Array) and new.dtype == old.dtype:
+        where = old.sharding if old.committed else None
+        return jax.device_put(new, where, may_alias=False)
+    return beside(np.array(new, old.dtype), old)
 
 
 def _named_arrays(tree: Any) -> Iterator[tuple[str, Any]]:

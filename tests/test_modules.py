@@ -302,6 +302,43 @@ def test_loadmodel_keeps_the_objects() -> None:
     np.testing.assert_allclose(first.weight, new[0].weight + 1)
 
 
+def test_loadmodel_gives_arrays_of_its_own() -> None:
+    source, one, two = (fx.Dense(2, 3) for _ in range(3))
+    for model in (one, two):
+        fx.loadmodel(model, source)
+        np.testing.assert_array_equal(model.weight, source.weight)
+    towers = fx.Parallel(jnp.add, one, two)
+    assert len(fx.trainables(towers)) == 4  # not tied because both started alike
+    opt_state = fx.setup(fx.Descent(), towers)
+    grads = fx.gradient(lambda m: jnp.sum(m.layers[0](jnp.ones((1, 2)))), towers)
+    fx.update(opt_state, towers, grads[0])
+    np.testing.assert_array_equal(two.weight, source.weight)
+    assert not np.array_equal(one.weight, source.weight)
+
+
+def test_loadmodel_keeps_dtypes_and_kinds() -> None:
+    model = fx.f16(fx.Dense(2, 3))
+    numbers = {"weight": np.ones((2, 3)), "bias": np.zeros(3, np.int64)}
+    fx.loadmodel(model, fx.Node(**numbers))
+    assert {type(a) for a in (model.weight, model.bias)} == {type(jnp.ones(1))}
+    assert model.weight.dtype == model.bias.dtype == jnp.float16
+    numbers["weight"][:] = 5  # is not the model's memory
+    assert model.weight.tolist() == [[1.0] * 3] * 2
+    mine = {"w": np.zeros(2), "key": jax.random.key(0)}
+    fx.loadmodel(mine, {"w": jnp.ones(2), "key": jax.random.key(1)})
+    assert type(mine["w"]) is np.ndarray
+    assert mine["w"].tolist() == [1.0, 1.0]
+    assert bool(mine["key"] == jax.random.key(1))
+    inside = jax.jit(lambda w: fx.loadmodel(fx.Dense(2, 3, bias=False), fx.Node(weight=w)).weight)
+    np.testing.assert_array_equal(inside(jnp.ones((2, 3))), 1.0)
+    pair = {"a": jnp.zeros(2), "b": jnp.ones(2)}
+    fx.loadmodel(pair, {"a": pair["b"], "b": pair["a"]})
+    assert (pair["a"].tolist(), pair["b"].tolist()) == ([1.0, 1.0], [0.0, 0.0])
+    for wrong in (jnp.ones(2) * 1j, jax.random.split(jax.random.key(0))):
+        with pytest.raises(ValueError, match=r"loadmodel expects f64\[2\] at model\['w'\], got"):
+            fx.loadmodel(mine, {"w": wrong, "key": mine["key"]})
+
+
 # --- building ------------------------------------------------------------------------------
 
 
