@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fluxax._jax import eval_jaxpr, part_of
+from fluxax._jax import eval_jaxpr
 
 Apply = Callable[[list[Any], Any, Any], tuple[list[Any], Any, Any]]
 
@@ -81,7 +81,7 @@ class LeafStep:
             if not needed.isdisjoint(eqn.outvars):
                 eqns.append(eqn)
                 needed |= {v for v in eqn.invars if _is_var(v)} - set(given)
-        part = part_of(self.jaxpr, [*self.jaxpr.invars, *given], eqns[::-1], wanted)
+        part = _replace(self.jaxpr, [*self.jaxpr.invars, *given], eqns[::-1], wanted)
         return eval_jaxpr(part, self.closed.consts, *self.inputs, *given.values())
 
 
@@ -139,7 +139,7 @@ def shared_scalars(
         A vector per result of the scalar part, with an element per step.
     """
     first = steps[0].scalars
-    part = part_of(
+    part = _replace(
         first.jaxpr,
         [*first.roots, *(first.jaxpr.invars[i] for i in first.counts)],
         first.eqns,
@@ -162,6 +162,11 @@ def _pick(vector: Any, at: list[int]) -> Any:
     if stride > 0 and at == list(range(at[0], at[0] + stride * len(at), stride)):
         return lax.slice(vector, (at[0],), (at[-1] + 1,), (stride,))
     return vector[np.array(at)]
+
+
+def _replace(jaxpr: Any, invars: list[Any], eqns: list[Any], outvars: list[Any]) -> Any:
+    info = jaxpr.debug_info.with_unknown_names()
+    return jaxpr.replace(invars=invars, eqns=eqns, outvars=outvars, debug_info=info)
 
 
 def _is_var(atom: Any) -> bool:
