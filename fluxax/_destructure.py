@@ -39,6 +39,8 @@ def state(model: Any) -> Any:
         >>> float(other.weight[0, 0])
         1.0
     """
+    for _ in _tree.walk_nodes(model):  # a cycle is an error
+        pass
     plain = (bool, int, float, complex, str, bytes, np.generic)
     return _tree.mirror(
         model, lambda _, v: v if _tree.is_array(v) or isinstance(v, plain) else None

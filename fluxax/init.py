@@ -19,6 +19,7 @@ Shapes read `(…, in, out)`: Dense `(in, out)`, Conv `(kh, kw, in, out)`.
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import operator
 import warnings
@@ -29,7 +30,7 @@ from typing import Any, ParamSpec
 import jax
 import numpy as np
 
-from fluxax._errors import short
+from fluxax._errors import no_array, short
 from fluxax._random import generator
 
 __all__ = [
@@ -74,15 +75,37 @@ class Initialiser:
 def _initialiser(draw: Callable[P, np.ndarray]) -> Callable[P, Any]:
     """Check the shape, give a JAX array; without a shape, an `Initialiser`."""
 
+    options_of = inspect.signature(draw).parameters
+    known = [name for name in options_of if name != "shape"]
+    needed = [name for name in known if options_of[name].default is inspect.Parameter.empty]
+
     @functools.wraps(draw)
     def init(*shape: Any, **options: Any) -> jax.Array | Initialiser:
+        _check_options(draw.__name__, known, options)
         if not shape:
             return Initialiser(init, options)
+        for name in needed:
+            if name not in options:
+                raise TypeError(f"{draw.__name__} expects `{name}`, got none. Write {name}=0.5.")
         sizes: Any = _sizes(draw.__name__, shape)
         # NumPy casts, and `device_put` moves: `jnp.asarray` may compile a program for either.
         return jax.device_put(np.asarray(draw(*sizes, **options), np.float32))
 
     return init
+
+
+def _check_options(who: str, known: list[str], options: dict[str, Any]) -> None:
+    """Options must be those of the initialiser, and numbers where they are none of the others."""
+    for name, value in options.items():
+        if name not in known:
+            raise TypeError(f"{who} expects options among {', '.join(known)}, got `{name}`.")
+        if name in ("rng", "shift"):
+            continue
+        number = isinstance(value, (int, float)) or getattr(value, "shape", None) == ()
+        if not number or no_array(value):
+            raise TypeError(f"{who} expects a number as `{name}`, got {short(value)}.")
+        if math.isnan(value) or (math.isinf(value) and name not in ("lo", "hi")):
+            raise ValueError(f"{who} expects a finite number as `{name}`, got {float(value)}.")
 
 
 def _sizes(who: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
@@ -110,10 +133,11 @@ def nfan(*shape: Any) -> tuple[int, int]:
     """
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         shape = tuple(shape[0])
+    shape = _sizes("nfan", shape) if shape else ()
     if len(shape) < 2:
-        return 1, int(shape[0]) if shape else 1
+        return 1, shape[0] if shape else 1
     window = math.prod(shape[:-2])
-    return window * int(shape[-2]), window * int(shape[-1])
+    return window * shape[-2], window * shape[-1]
 
 
 def _uniform(rng: Any, shape: tuple[int, ...], limit: float) -> np.ndarray:
@@ -310,6 +334,12 @@ def identity_init(*shape: int, rng: Any = None, gain: float = 1.0, shift: Any = 
     weight = np.zeros(shape, np.float32)
     if len(shape) < 2:
         return weight
+    shifts = shift if isinstance(shift, tuple) else (shift,)
+    if not all(isinstance(s, (int, np.integer)) for s in shifts) or len(shifts) > len(shape):
+        raise ValueError(
+            f"identity_init expects `shift` as an int, or one for each of {len(shape)} axes, "
+            f"got {short(shift)}."
+        )
     if weight.size:
         weight[tuple(k // 2 for k in shape[:-2])] = gain * np.eye(shape[-2], shape[-1])
     if isinstance(shift, tuple):

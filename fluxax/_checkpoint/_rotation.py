@@ -26,6 +26,8 @@ class Checkpoints:
 
     Raises:
         ValueError: for options out of range.
+        TypeError: where the folder is no path.
+        NotADirectoryError: where a file stands there.
 
     Example:
         >>> import fluxax as fx, tempfile
@@ -40,6 +42,13 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Any, *, keep: int = 3, best: str | None = None):
+        if not isinstance(folder, (str, os.PathLike)):
+            raise TypeError(
+                f"Checkpoints expects the path of a folder, got {short(folder)}. "
+                'Write fx.Checkpoints("runs/1").'
+            )
+        if Path(folder).exists() and not Path(folder).is_dir():
+            raise NotADirectoryError(f"Checkpoints expects a folder, got the file {str(folder)!r}.")
         if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
             raise ValueError(f"Checkpoints expects keep of at least 1, got {short(keep)}.")
         if best not in (None, "min", "max"):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fluxax._errors import dtype_name, warn
+from fluxax._errors import article, dtype_name, warn
 
 
 class Record:
@@ -189,7 +189,7 @@ def _sort(token: Any) -> str:
         "array": "a NumPy array" if token[2] is True else "a JAX array" + _WEAK * weak,
         "number": "a number",
         "value": "a value",
-    }.get(token[1], f"a {token[1]}")
+    }.get(token[1], article(token[1]))
 
 
 def _text(key: Any) -> str:

@@ -28,7 +28,7 @@ def checked_axis(x: Any, axis: int, who: str, path: str) -> int:
     """The axis of the observations, counted from the front.
 
     Raises:
-        TypeError: for a masked array, whose mask a batch would lose.
+        TypeError: for a masked array, whose mask a batch would lose, or no int as axis.
         ValueError: for an array without that axis.
     """
     if isinstance(x, np.ma.MaskedArray):
@@ -37,6 +37,8 @@ def checked_axis(x: Any, axis: int, who: str, path: str) -> int:
             "Call its `.filled(...)` first."
         )
     ndim = len(x.shape)
+    if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)):
+        raise TypeError(f"{who} expects an int as axis, got {short(axis)}.")
     if not -ndim <= axis < ndim:
         raise ValueError(
             f"{who} expects arrays with observations along axis {axis}, got {short(x)} at {path}."

@@ -64,15 +64,33 @@ def _place(index: Any, n: int) -> int | np.ndarray:
         if not -n <= index < n:
             raise IndexError(f"getobs expects an index into {n} observations, got {index}.")
         return int(index) % n
-    if not isinstance(index, slice):
-        index = np.asarray(index)
-        index = index if index.size else index.astype(np.intp)
-        if index.dtype.kind not in "iub" or index.ndim != 1:
-            raise TypeError(
-                "getobs expects an int, a slice, or a list of ints or booleans as index, "
-                f"got {short(index)}."
-            )
-    return np.arange(n)[index]
+    where = index if isinstance(index, slice) else _indices(index)
+    try:
+        return np.arange(n)[where]
+    except (TypeError, ValueError):
+        raise TypeError(f"getobs expects a slice of ints, got {where}.") from None
+    except IndexError:
+        assert isinstance(where, np.ndarray)
+        if where.dtype == bool:
+            wanted, got = f"as many booleans as observations, {n}", str(where.size)
+        else:
+            wanted = f"indices into {n} observations"
+            got = str(where[(where < -n) | (where >= n)][0])
+        raise IndexError(f"getobs expects {wanted}, got {got}.") from None
+
+
+def _indices(index: Any) -> np.ndarray:
+    try:
+        indices = np.asarray(index)
+    except ValueError:  # lists of several lengths
+        indices = np.zeros((), object)
+    indices = indices if indices.size else indices.astype(np.intp)
+    if indices.dtype.kind not in "iub" or indices.ndim != 1:
+        raise TypeError(
+            "getobs expects an int, a slice, or a list of ints or booleans as index, "
+            f"got {short(index if isinstance(index, (list, tuple)) else indices)}."
+        )
+    return indices
 
 
 def parts(data: Any, path: str = "data") -> Iterator[tuple[str, Any]]:
