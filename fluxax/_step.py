@@ -108,16 +108,26 @@ def merged(program: Program, parameters: Any, others: Any) -> list[Any]:
 def _finite(values: list[Any]) -> Any:
     """Whether all numbers are finite: 0 · x is 0 just then, and zeros add up without overflow.
 
-    Small arrays are looked at together, one kernel for all of them.
+    Small arrays are looked at together, one kernel for all of them. A product with zeros reads
+    large ones at the speed of memory, where a sum takes 1.7 times as long.
     """
-    zero = lambda v: jnp.abs(jnp.sum(v * 0)).astype(jnp.float32)
     small: dict[Any, list[Any]] = {}
     for v in values:
         if v.size <= SMALL:
             small.setdefault(v.dtype, []).append(jnp.ravel(v))
     # the barrier keeps XLA from taking the concatenation apart again, a sum for each piece
-    joined = [lax.optimization_barrier(jnp.concatenate(vs)) for vs in small.values()]
-    return sum(map(zero, joined + [v for v in values if v.size > SMALL])) == 0
+    joined = [lax.optimization_barrier(jnp.concatenate(vs)) * 0 for vs in small.values()]
+    zeros = joined + [_zeros(v) for v in values if v.size > SMALL]
+    return sum(jnp.abs(jnp.sum(z)).astype(jnp.float32) for z in zeros) == 0
+
+
+def _zeros(array: Any) -> Any:
+    """Zeros for rows of finite numbers, NaN for others."""
+    if array.ndim < 2 or array.shape[-1] < 32 or array.dtype not in (np.float32, np.float64):
+        return array * 0
+    rows = array.reshape(-1, array.shape[-1])
+    # behind the barrier XLA does not know that these are zeros
+    return rows @ lax.optimization_barrier(jnp.zeros(rows.shape[1], rows.dtype))
 
 
 def _held(program: Program, inputs: list[Any], outs: list[Any], good: Any, alive: Any) -> list[Any]:
