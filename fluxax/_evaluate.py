@@ -12,6 +12,7 @@ import numpy as np
 from fluxax._bar import Bar
 from fluxax._compiled import compiled
 from fluxax._errors import short
+from fluxax._implicit._styles import check_evaluated
 from fluxax._train import _items
 
 _AHEAD = 64  # results that may wait on the device
@@ -35,7 +36,7 @@ def evaluate(f: Any, model: Any, data: Any, *, progress: bool | None = None) -> 
         first axis. Nested like the result of `f`.
 
     Raises:
-        TypeError: if `f` is no function, or data is not iterable.
+        TypeError: if `f` is no function of the model and an item, or data is not iterable.
         ValueError: if results of different items cannot be joined.
 
     Example:
@@ -62,7 +63,9 @@ def evaluate(f: Any, model: Any, data: Any, *, progress: bool | None = None) -> 
     bar = Bar(data, progress)
     try:
         for item in bar.over(iter(data)):
-            results.append(call(model, *_items(item)))
+            args = (model, *_items(item))
+            check_evaluated(f, args)
+            results.append(call(*args))
             if len(results) - fetched >= 2 * _AHEAD:  # the younger half is still being computed
                 results[fetched : fetched + _AHEAD] = jax.device_get(
                     results[fetched : fetched + _AHEAD]

@@ -111,10 +111,25 @@ def check_loss(who: str, loss: Any, args: tuple[Any, ...]) -> None:
             f"style. Write lambda m, x, y: loss(m(x), y), or fx.{who}(loss, fx.params(model), "
             "data, opt) with a rule."
         )
-    elif not len(names) <= data + 1 <= loss.__code__.co_argcount and not _variadic(loss):
+    elif not _takes(loss, len(args)):
         raise TypeError(
             f"{who} expects a loss of the model and the data, {got}. It is called as "
             "loss(model, *d) for a tuple d. For a single batch, data is [(x, y)]."
+        )
+
+
+def check_evaluated(f: Any, args: tuple[Any, ...]) -> None:
+    """An error if a function that is evaluated does not take the model and the data of an item."""
+    if isinstance(args[0], Params):
+        raise TypeError(
+            "evaluate expects a model, got Params, which belong to the implicit style. Pass the "
+            "model: fx.evaluate(lambda m, x, y: loss(m(x), y), model, data)."
+        )
+    if isinstance(f, types.FunctionType) and not _takes(f, len(args)):
+        raise TypeError(
+            f"evaluate expects a function of the model and the data, got one of "
+            f"`{', '.join(_required(f)) or 'nothing'}` for {len(args) - 1} of data. It is called as "
+            "f(model, *d) for a tuple d. For a single batch, data is [(x, y)]."
         )
 
 
@@ -154,6 +169,11 @@ def _required(f: Any) -> tuple[str, ...]:
 
 
 _VARIADIC = 0x04 | 0x08  # of code flags: *args and **kwargs
+
+
+def _takes(f: types.FunctionType, n: int) -> bool:
+    """Whether a plain function can be called with so many arguments."""
+    return len(_required(f)) <= n <= f.__code__.co_argcount or _variadic(f)
 
 
 def _variadic(f: types.FunctionType) -> bool:

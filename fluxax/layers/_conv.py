@@ -85,16 +85,17 @@ class Conv(Module):
         flipkernel: bool = False,
         rng: Any = None,
     ):
-        kernel = window("Conv", "kernel", kernel)
-        n_in, n_out = whole("Conv", "in", in_), whole("Conv", "out", out)
-        self.groups = whole("Conv", "groups", groups)
-        check_groups("Conv", n_in, n_out, groups)
-        self.weight = drawn("Conv", init, (*kernel, n_in // groups, n_out), rng)
-        self.bias = offset(f"Conv({kernel}, {n_in}, {n_out})", bias, (n_out,), self.weight)
-        self.activation = function("Conv", activation)
-        self.stride = per_axis("Conv", "stride", stride, len(kernel))
-        self.dilation = per_axis("Conv", "dilation", dilation, len(kernel))
-        self.pad = pads("Conv", pad, kernel, self.dilation)
+        who = type(self).__name__
+        kernel = window(who, "kernel", kernel)
+        n_in, n_out = whole(who, "in", in_), whole(who, "out", out)
+        self.groups = whole(who, "groups", groups)
+        check_groups(who, n_in, n_out, groups)
+        self.weight = drawn(who, init, (*kernel, n_in // groups, n_out), rng)
+        self.bias = offset(f"{who}({kernel}, {n_in}, {n_out})", bias, (n_out,), self.weight)
+        self.activation = function(who, activation)
+        self.stride = per_axis(who, "stride", stride, len(kernel))
+        self.dilation = per_axis(who, "dilation", dilation, len(kernel))
+        self.pad = pads(who, pad, kernel, self.dilation)
         self.flipkernel = bool(flipkernel)
 
     def __call__(self, x: Any) -> jax.Array:

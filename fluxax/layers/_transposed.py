@@ -140,13 +140,7 @@ class ConvTranspose(Module):
         return [*shown, ("outpad", collapsed(self.outpad))] if any(self.outpad) else shown
 
 
-def DepthwiseConv(
-    kernel: tuple[int, ...],
-    in_: int,
-    out: int,
-    activation: Callable[..., Any] = identity,
-    **options: Any,
-) -> Conv:
+class DepthwiseConv(Conv):
     """A Conv in which every input channel has its own kernels: `groups = in`.
 
     Args:
@@ -161,19 +155,29 @@ def DepthwiseConv(
 
     Example:
         >>> import fluxax as fx
-        >>> fx.DepthwiseConv((3, 3), 4, 8, pad=1)
-        Conv((3, 3), 4, 8, pad=1, groups=4)
+        >>> fx.DepthwiseConv((3, 3), 4, 8, pad=1).weight.shape
+        (3, 3, 1, 8)
     """
-    return Conv(kernel, in_, out, activation, groups=in_, **options)
+
+    def __init__(
+        self,
+        kernel: tuple[int, ...],
+        in_: int,
+        out: int,
+        activation: Callable[..., Any] = identity,
+        **options: Any,
+    ):
+        who = type(self).__name__
+        n_in, n_out = whole(who, "in", in_), whole(who, "out", out)
+        if n_out % n_in:
+            raise ValueError(f"{who} expects in to divide out={n_out}, got in={n_in}.")
+        super().__init__(kernel, n_in, n_out, activation, groups=n_in, **options)
+
+    def _arguments(self) -> list[tuple[str, Any]]:
+        return [(name, value) for name, value in super()._arguments() if name != "groups"]
 
 
-def CrossCor(
-    kernel: tuple[int, ...],
-    in_: int,
-    out: int,
-    activation: Callable[..., Any] = identity,
-    **options: Any,
-) -> Conv:
+class CrossCor(Conv):
     """Cross-correlation by its name in Flux. Here it is what Conv does.
 
     Args:
@@ -186,6 +190,15 @@ def CrossCor(
     Example:
         >>> import fluxax as fx
         >>> fx.CrossCor((3, 3), 4, 8)
-        Conv((3, 3), 4, 8)
+        CrossCor((3, 3), 4, 8)
     """
-    return Conv(kernel, in_, out, activation, flipkernel=False, **options)
+
+    def __init__(
+        self,
+        kernel: tuple[int, ...],
+        in_: int,
+        out: int,
+        activation: Callable[..., Any] = identity,
+        **options: Any,
+    ):
+        super().__init__(kernel, in_, out, activation, flipkernel=False, **options)
