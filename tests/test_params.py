@@ -65,6 +65,17 @@ def test_set_operations() -> None:
     assert len(ps) == 4
 
 
+def test_params_are_equal_that_hold_the_same_places_in_order() -> None:
+    model = net()
+    ps, enc, dec = (fx.params(m) for m in (model, model.layers.enc, model.layers.dec))
+    assert ps == fx.params(model) == enc | dec
+    assert ps != dec | enc
+    assert ps != fx.params(net())
+    assert ps != [*ps]
+    model.layers.enc.weight = jnp.ones_like(model.layers.enc.weight)
+    assert ps == fx.params(model)
+
+
 def test_push_and_delete_change_in_place() -> None:
     model = net()
     ps = fx.params()

@@ -95,6 +95,10 @@ class Params:
     def __contains__(self, array: Any) -> bool:
         return any(a is array for a in self.live())
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the two have the same places, in the same order."""
+        return self.order == other.order if isinstance(other, Params) else NotImplemented
+
     def __repr__(self) -> str:
         return f"Params([{', '.join(map(short, self._arrays()))}])"
 
