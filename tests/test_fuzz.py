@@ -131,6 +131,10 @@ def test_a_bad_learning_rate(name: str) -> None:
     for eta in (-1.0, math.nan):
         with pytest.raises(ValueError, match=f"^{name} expects `eta` of at least 0, got"):
             rule(eta)
+    with pytest.raises(ValueError, match=f"^{name} expects `eta` to be finite, got inf"):
+        rule(math.inf)
+    for eta in (0, jnp.zeros(()), np.float32(0.1), lambda step: 0.1):
+        assert repr(rule(eta)).startswith(f"{name}(eta=")
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -150,7 +154,16 @@ ACTIVATIONS = [name for name in fx._activations.__all__ if name != "glu"]
 def test_an_activation_takes_what_numbers_there_are(name: str) -> None:
     activation = getattr(fx, name)
     assert activation(ones(0, 2)).shape == (0, 2)
+    assert np.shape(activation([1.0, 2.0])) == (2,)
     assert activation(np.array([math.nan, 3e38, -math.inf], "f4")).shape == (3,)
+
+
+@pytest.mark.parametrize("name", [name for name in fx._activations.__all__ if name != "identity"])
+def test_an_activation_of_no_numbers(name: str) -> None:
+    activation = getattr(fx, name)
+    for bad in ("a", None, {"x": 1}, Odd(), np.array(["a"]), [[1.0], [2.0, 3.0]]):
+        with pytest.raises(TypeError, match=f"^{activation.__name__} expects numbers as `x`, got "):
+            activation(bad)
 
 
 def test_every_public_function_is_there() -> None:
@@ -162,7 +175,7 @@ def test_every_public_function_is_there() -> None:
 #: What takes nothing, stands under other names above, or has sentences of its own kind elsewhere.
 ELSEWHERE = {"clear_cache", "explain", "eager", "strict", "glu", "activations", "ema"}
 ELSEWHERE |= {"Module", "Rule", "Leaf", "Grads", "Params", "NonFiniteLoss", "Sometimes"}
-ELSEWHERE |= {"glorot_uniform", "nfan", "make_padding_mask"}
+ELSEWHERE |= {"make_padding_mask"}
 
 
 def test_there_are_many() -> None:

@@ -50,9 +50,12 @@ def within(who: str, low: float, high: float = math.inf, /, **parameters: Any) -
     """
     check_numbers(who, **parameters)
     for name, value in parameters.items():
+        if isinstance(value, (list, tuple)):
+            raise TypeError(f"{who} expects a number as `{name}`, got {short(value)}.")
         if not is_tracer(value) and not _inside(low, np.asarray(value), high):
-            wanted = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
-            raise ValueError(f"{who} expects a finite `{name}` {wanted}, got {short(value)}.")
+            top = f"a finite `{name}` of at least {low}"
+            wanted = top if high == math.inf else f"`{name}` from {low} to {high}"
+            raise ValueError(f"{who} expects {wanted}, got {short(value)}.")
 
 
 def _inside(low: float, numbers: np.ndarray, high: float) -> bool:
