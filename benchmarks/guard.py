@@ -45,14 +45,15 @@ class Traced:
 
     def __enter__(self) -> None:
         self.before: Any = _step._finite, _step.Fused.run
-        run, look = _step.Fused.run, self.look
+        fused: Any = _step.Fused
+        run, look = fused.run, self.look
         _step._finite = look or (lambda values: jnp.bool_(True))
 
         def always(self: Any, *arguments: Any) -> Any:
             return run(self, *arguments[:5], jnp.bool_(True))
 
         if look is None:
-            _step.Fused.run = always
+            fused.run = always
 
     def __exit__(self, *_: Any) -> None:
         _step._finite, _step.Fused.run = self.before

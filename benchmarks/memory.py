@@ -1,10 +1,11 @@
-"""Whether memory grows: 100,000 training steps with a new lambda each.
+"""Whether memory grows: 100,000 training steps with a new lambda each, and 100,000 by `train`.
 
     python benchmarks/memory.py [--steps 100000]
 
 Each step closes over a batch, the step's index and an annealed coefficient, both of which change
 every time. Then an objective whose constant can't become an input is run with many values, each a
-program of its own: what is kept of them must be bounded too.
+program of its own: what is kept of them must be bounded too. Last `train`: over a generator of as
+many batches, and over a DataLoader, epoch by epoch. Open files are counted there too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import resource
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,59 @@ def many_programs(model: Any) -> None:
             fx.gradient(lambda m: jnp.sum(m(x)) * len(range(k)), model)
 
 
+class Watch:
+    """Memory and open files at step 1,000 and at the end."""
+
+    def __init__(self, name: str):
+        self.name, self.step = name, 0
+        self.before = (0.0, 0)
+
+    def tick(self, steps: int = 1) -> None:
+        """So many steps more."""
+        early = self.step <= _FROM
+        self.step += steps
+        if early:
+            self.before = resident(), open_files()
+
+    def good(self) -> bool:
+        """Print what was seen; whether nothing has grown."""
+        memory, files = resident(), open_files()
+        growth = memory / self.before[0] - 1
+        print(
+            f"{self.name}, {self.step} steps: {memory:.1f} MB, {growth:+.1%} since step {_FROM}; "
+            f"open files {self.before[1]} and {files}"
+        )
+        return growth <= GROWTH and files <= self.before[1]
+
+
+def open_files() -> int:
+    """How many files this process has open; 0 where the system does not say."""
+    folder = Path("/proc/self/fd")
+    return len(list(folder.iterdir())) if folder.exists() else 0
+
+
+def by_train(steps: int) -> bool:
+    """`train` for as many steps, over a generator and over a DataLoader."""
+    data = batches(16)
+    loss = lambda m, x, y: fx.logitcrossentropy(m(x), y)
+    model = fx.Chain(fx.Dense(2, 16, fx.relu), fx.Dense(16, 2))
+    opt_state, watch = fx.setup(fx.Adam(1e-3), model), Watch("train over a generator")
+
+    def source() -> Iterator[Any]:
+        for i in range(steps):
+            watch.tick()
+            yield data[i % len(data)]
+
+    fx.train(loss, model, source(), opt_state)
+    good, watch = watch.good(), Watch("train over a DataLoader")
+    x = np.random.default_rng(1).standard_normal((32 * 200, 2)).astype(np.float32)
+    loader = fx.DataLoader((x, (x[:, 0] > 0).astype(np.int32)), batchsize=32, shuffle=True)
+    for _ in range(steps // 200):
+        fx.train(loss, model, loader, opt_state)
+        watch.tick(200)
+    return watch.good() and good
+
+
 def _records() -> str:
     records = fx.explain()
     return f"{len(records)} records, {sum(r.traces for r in records)} traces"
@@ -98,6 +153,8 @@ def main() -> int:
         print(f"after {_PROGRAMS} programs more: {resident():.1f} MB, {_records()}")
         fx.clear_cache()
         print(f"after clear_cache: {resident():.1f} MB, {_records()}")
+    print()
+    good = by_train(steps) and good
     return 0 if good and record.compiled else 1
 
 

@@ -69,6 +69,7 @@ class Pass:
 
     _LOOK = 8  # how many steps may be on their way before their flag is looked at
     _BYTES = 2**28  # how much their batches may take, which are kept until then
+    _TOGETHER = 1024  # values of single steps that become one array, an object each being large
 
     def __init__(
         self, who: str, loss: Any, model: Any, opt_state: Any, *, has_aux: bool, owned: bool
@@ -79,6 +80,7 @@ class Pass:
         self.alive: Any = None
         self.look = 0  # how many of those there are for batches of this size
         self.kept: deque[tuple[Any, ...]] = deque()  # the batches of the last steps
+        self.joined = 0  # how many of `taken` are not to be made one any more
         self.pieces: Pieces | None = None
 
     def take(self, args: tuple[Any, ...]) -> None:
@@ -100,6 +102,7 @@ class Pass:
         self.look = self.look or max(2, min(self._LOOK, self._BYTES // (2 * _bytes(args) + 1)))
         if len(self.taken) % self.look == 0:
             self._look(max(0, len(self.taken) - self.look))
+            self._join(len(self.taken) - len(self.kept))
 
     def take_pieces(self, pieces: Pieces, bar: Any) -> None:
         """Many steps, as far as they run in pieces; `pieces.source` knows the rest."""
@@ -130,6 +133,18 @@ class Pass:
             self._stop()
         while len(self.taken) - len(self.kept) <= at and self.kept:
             self.kept.popleft()
+
+    def _join(self, end: int) -> None:
+        """Make what good single steps gave one array for each of its parts, if there is enough."""
+        if end - self.joined < self._TOGETHER:
+            return
+        values = [t.value for t in self.taken[self.joined : end]]
+        if len({_form(v) for v in values}) == 1:
+            stacked = jax.tree.map(lambda *xs: np.stack([np.asarray(x) for x in xs]), *values)
+            n = len(values)
+            self.taken[self.joined : end] = [Taken(n, stacked, np.True_, n)]
+            end = self.joined + 1
+        self.joined = end
 
     def _stop(self) -> None:
         bad = next(i for i, t in enumerate(self.taken) if not bool(t.good))
@@ -192,7 +207,16 @@ def _joined(values: Any, taken: list[Taken]) -> Any:
 
 def _rows(value: Any, n: int) -> np.ndarray:
     """The first `n` of a stack; of what is no array, such as a string, as many copies."""
-    return np.asarray(value)[:n] if isinstance(value, jax.Array) else np.asarray([value] * n)
+    stack = isinstance(value, (jax.Array, np.ndarray))
+    return np.asarray(value)[:n] if stack else np.asarray([value] * n)
+
+
+def _form(value: Any) -> Any:
+    """What values have in common that can be stacked; unlike any other if something can't."""
+    leaves, structure = jax.tree.flatten(value)
+    if not all(isinstance(x, jax.Array) for x in leaves):
+        return object()
+    return structure, tuple((x.shape, x.dtype) for x in leaves)
 
 
 def _beside_first(value: Any) -> Any:

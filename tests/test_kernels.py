@@ -233,7 +233,9 @@ def test_the_environment_goes_first(no_flags: pytest.MonkeyPatch) -> None:
         ({"GLIBC_TUNABLES": "glibc.rtld.nns=2"}, True),
     ],
 )
-def test_memory_is_kept_unless_somebody_said_otherwise(environment: dict[str, str], wanted: bool) -> None:
+def test_memory_is_kept_unless_somebody_said_otherwise(
+    environment: dict[str, str], wanted: bool
+) -> None:
     assert _memory.wanted(environment) is wanted
 
 

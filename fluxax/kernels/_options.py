@@ -62,7 +62,7 @@ def options_for(
         return None
     _memory.keep_once()
     loops = looped or _has(jaxpr, "scan") or _has(jaxpr, "while")
-    options = {DISABLED: BARRIERS} if chosen() and not loops else {}
+    options: dict[str, Any] = {DISABLED: BARRIERS} if chosen() and not loops else {}
     if _has_ynnpack(jaxlib_version.__version__) and _has(jaxpr, "conv_general_dilated"):
         options[YNNPACK] = ""
     options[PIECES] = max(PIECE, _largest(jaxpr))
