@@ -7,7 +7,7 @@ afterwards, and tracers that it stored in things it reaches become their values.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -16,12 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluxax import _tree
+from fluxax._compile._effects import ArrayWrite
 from fluxax._compile._explain import switches, take_pending
 from fluxax._compile._jaxpr import reaches
 from fluxax._compile._objective import check_loss, loss_array, objective
 from fluxax._compile._reach import replace_reached
-from fluxax._compile._reads import place_of
-from fluxax._compile._stand_in import Statistics, stand_ins
+from fluxax._compile._reads import is_user_class, place_of
+from fluxax._compile._stand_in import Statistics, jax_arrays, stand_ins
 from fluxax._errors import no_numbers
 from fluxax._implicit._params import Live
 from fluxax._jax import Tracer, concrete, is_tracer, showing, tracing
@@ -194,8 +195,8 @@ def _differentiate(
 ) -> tuple[Any, list[Any]]:
     leaves = variables.leaves(ints)
     reads = _reads_parameters(args)
-    reached = (f, [p.owner() for p in args[0].order]) if reads else f
-    before = Statistics(reached) if reads else None
+    reached = (f, [p.owner() for p in args[0].order] if reads else _user_objects(args))
+    before = Statistics(reached)
     kept: dict[str, Any] = {}
 
     def of_leaves(leaves: list[Any]) -> Any:
@@ -208,7 +209,7 @@ def _differentiate(
         return loss
 
     try:
-        with values_shown(), read_only(reached):
+        with values_shown(), as_jax(reached, variables.arrays):
             loss, pull = jax.vjp(of_leaves, leaves)
     finally:
         settle_reached(reached)
@@ -219,9 +220,16 @@ def _differentiate(
     grads = [jnp.conj(g) if g is not None and jnp.iscomplexobj(g) else g for g in grads]
     good = all_finite([loss] if guard is None else [loss, *grads])
     kept["copies"].write_back(good)
-    if before is not None and not good:
+    if not good:
         before.put_back()
     return _settled(kept["out"], {}), variables.nested(args, grads, ints)
+
+
+def _user_objects(args: tuple[Any, ...]) -> list[Any]:
+    """Classes of what is passed, whose methods may reach more, and objects that are not copied."""
+    nodes = [v for _, v in _tree.walk_nodes(args) if not _tree.is_array(v)]
+    objects = [v for v in nodes if _tree.kind_of(v) is None and is_user_class(type(v))]
+    return [*{type(v) for v in nodes if _tree.kind_of(v) is not None}, *objects]
 
 
 def _reads_parameters(args: tuple[Any, ...]) -> bool:
@@ -292,20 +300,27 @@ def _carries(value: Any) -> bool:
 
 
 @contextmanager
-def read_only(f: Any) -> Iterator[None]:
-    """A context in which the NumPy arrays that a function reaches cannot be written to."""
-    arrays = [a for a in settle_reached(f) if a.flags.writeable]
-    for array in arrays:
+def as_jax(f: Any, kept: Container[int]) -> Iterator[None]:
+    """A context in which a function sees NumPy arrays as JAX arrays; those that stay are read-only.
+
+    Args:
+        f: the function, and all it gets from which it reaches arrays.
+        kept: ids of arrays that stay NumPy arrays.
+    """
+    arrays = settle_reached(f)
+    locked = [a for a in arrays if a.flags.writeable]
+    for array in locked:
         array.flags.writeable = False
     try:
-        yield
-    except ValueError as error:
-        if "read-only" in str(error):
-            raise TypeError(
-                "The objective expects to leave NumPy arrays as they are, got a write to one. "
-                "Inside an objective they are JAX arrays: use x.at[i].set(v)."
+        with jax_arrays(f, arrays, kept):
+            yield
+    except (ValueError, TypeError) as error:
+        if "read-only" in str(error) or "JAX arrays are immutable" in str(error):
+            raise ArrayWrite(
+                "The objective expects to leave NumPy arrays as they are, got a write to one"
+                f"{place_of(error)}. Inside an objective they are JAX arrays: use x.at[i].set(v)."
             ) from error
         raise
     finally:
-        for array in arrays:
+        for array in locked:
             array.flags.writeable = True

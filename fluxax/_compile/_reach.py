@@ -9,14 +9,24 @@ from collections.abc import Callable
 from typing import Any
 
 from fluxax import _tree
-from fluxax._compile._reads import is_user_class, reads_of
+from fluxax._compile._reads import (
+    function_in,
+    is_user_class,
+    is_user_function,
+    is_user_module,
+    reads_of,
+)
+from fluxax._module import Module
 
 #: Gives what is to stand in the place of a value; the value itself where it stays.
 New = Callable[[Any], Any]
 
 
-def replace_reached(root: Any, new: New) -> list[Any]:
+def replace_reached(root: Any, new: New, *, own: bool = False) -> list[Any]:
     """Put `new(value)` in the place of everything that a function reaches.
+
+    Args:
+        own: whether only the user's own functions and objects, containers and Modules are entered.
 
     Returns:
         All that it reaches.
@@ -27,9 +37,20 @@ def replace_reached(root: Any, new: New) -> list[Any]:
         value = stack.pop()
         if id(value) not in seen:
             seen[id(value)] = value
-            if not _tree.is_array(value):
+            if not _tree.is_array(value) and not (own and _is_foreign(value)):
                 stack.extend(_parts(value, new))
     return list(seen.values())
+
+
+def _is_foreign(value: Any) -> bool:
+    """Whether a value belongs to an installed package; a Module of ours does not count."""
+    if isinstance(value, types.FunctionType):
+        return not is_user_function(value)
+    plain = (*_CONTAINERS, types.MethodType, functools.partial, Module)
+    return not isinstance(value, (type, *plain)) and not is_user_class(type(value))
+
+
+_CONTAINERS = (dict, list, collections.deque, tuple, set, frozenset)
 
 
 def _parts(value: Any, new: New) -> list[Any]:
@@ -50,9 +71,7 @@ def _parts(value: Any, new: New) -> list[Any]:
     if isinstance(value, (tuple, set, frozenset)):
         return list(value)
     if isinstance(value, type):
-        for name, item in list(vars(value).items()) if is_user_class(value) else ():
-            _replace(item, new, lambda v: setattr(value, name, v))
-        return []
+        return _of_class(value, new) if is_user_class(value) else []
     if isinstance(value, types.ModuleType):
         return []
     return [type(value), *_of_object(value, new)]
@@ -81,6 +100,22 @@ def _of_object(value: Any, new: New) -> list[Any]:
     return _of_dict(space, new) if isinstance(space, dict) else []
 
 
+def _of_class(cls: type, new: New) -> list[Any]:
+    found: list[Any] = list(cls.__bases__)
+    for name, item in list(vars(cls).items()):
+        _replace(item, new, lambda v: setattr(cls, name, v))
+        found.append(function_in(item) or item)
+    return found
+
+
+def _of_module(module: types.ModuleType, names: frozenset[str], new: New) -> list[Any]:
+    """What code that names a module reads of it; of an installed package nothing."""
+    found = names & vars(module).keys() if is_user_module(module) else ()
+    for name in found:
+        _replace(vars(module)[name], new, lambda v: setattr(module, name, v))
+    return [vars(module)[name] for name in found]
+
+
 def _of_function(f: types.FunctionType, new: New) -> list[Any]:
     _replace(f.__defaults__, new, lambda v: setattr(f, "__defaults__", v))
     found = [*(f.__defaults__ or ()), *_of_dict(f.__dict__, new)]
@@ -91,9 +126,12 @@ def _of_function(f: types.FunctionType, new: New) -> list[Any]:
             found.append(cell.cell_contents)
         except ValueError:  # an empty cell
             continue
-    for name in reads_of(f.__code__).globals:
+    reads = reads_of(f.__code__)
+    for name in reads.globals:
         if name in f.__globals__:
             item = f.__globals__[name]
             _replace(item, new, lambda v: f.__globals__.__setitem__(name, v))
             found.append(f.__globals__[name])
+    modules = [v for v in found if isinstance(v, types.ModuleType)]
+    found += [v for module in modules for v in _of_module(module, reads.names, new)]
     return [v for v in found if not isinstance(v, types.ModuleType)]
