@@ -27,6 +27,7 @@ class _Run(threading.local):
     training: bool = False  # layers whose mode is automatic are in train mode
     trace: Any = None  # the JAX trace in which a Module may be written to; None outside
     frozen: frozenset[int] = frozenset()  # ids of Modules below a frozen node
+    flattened: int = 0  # how many Modules JAX has taken apart
 
 
 run = _Run()
@@ -100,8 +101,8 @@ def _may_write(module: Module, name: str) -> bool:
     old = vars(module).get(name)
     if old is None:
         return True
-    if (type(module), name) not in _dropped:
-        _dropped.add((type(module), name))
+    if type(module) not in _dropped:
+        _dropped.add(type(module))
         warn(
             f"{type(module).__name__} wrote its state `{name}` inside a JAX transformation; the "
             "write is dropped. Use fx.gradient, fx.train, fx.trainstep or fx.compiled to keep it."
@@ -109,7 +110,7 @@ def _may_write(module: Module, name: str) -> bool:
     return is_tracer(old)
 
 
-_dropped: set[tuple[type, str]] = set()
+_dropped: set[type] = set()
 
 
 def _printer(module: Module) -> str:
@@ -290,7 +291,19 @@ def _split(
     return _Branch(value, tuple(key for key, _ in pairs), new)
 
 
+_LOOK = 64  # how many Modules are taken apart between two looks for a cycle
+
+
+def _refuse_cycle(module: Module) -> None:
+    """An error for a Module below itself, before JAX runs out of stack: it does not recover."""
+    run.flattened += 1
+    if run.flattened % _LOOK == 0:
+        for _ in _tree.walk_nodes(module):
+            pass
+
+
 def _flatten_with_keys(module: Module) -> tuple[list[tuple[Any, Any]], _Skeleton]:
+    _refuse_cycle(module)
     children: list[tuple[Any, Any]] = []
     odd = getattr(module, "_odd", frozenset())
     parts = tuple(

@@ -235,6 +235,18 @@ def test_batch_norm_under_a_foreign_jit_is_in_test_mode() -> None:
     np.testing.assert_allclose(jax.jit(lambda m, x: m(x))(layer, X), layer(X), rtol=1e-5)
 
 
+def test_a_layer_with_two_states_warns_once_that_they_are_dropped() -> None:
+    class Norm(fx.BatchNorm):  # a class that nobody was warned of yet
+        pass
+
+    layer = Norm(2)
+    fx.trainmode(layer)
+    with pytest.warns(UserWarning, match="dropped") as seen:
+        for _ in range(2):
+            jax.jit(lambda m, x: m(x))(layer, X)
+    assert len(seen) == 1
+
+
 # --- errors ---------------------------------------------------------------------------------
 
 

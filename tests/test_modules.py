@@ -167,9 +167,19 @@ def test_attributes_become_children_by_what_they_hold() -> None:
 def test_a_cycle_is_refused() -> None:
     model = Affine(2)
     model.parent = [model]
-    for use in (fx.trainables, lambda m: fx.setup(fx.Adam(), m)):
+    uses: list[Any] = [
+        fx.trainables,
+        lambda m: fx.setup(fx.Adam(), m),
+        lambda m: fx.gradient(lambda m: jnp.sum(m(jnp.ones(2))), m),
+        lambda m: fx.outputsize(m, (2,)),
+    ]
+    for use in uses:
         with pytest.raises(ValueError, match=r"cycle at model\.parent"):
             use(model)
+    for use in (jax.tree.leaves, jax.jit(lambda m: m.scale)):
+        with pytest.raises(ValueError, match="cycle at model"):
+            use(model)
+    assert len(jax.tree.leaves(Affine(2))) == 2  # JAX is none the worse for it
 
 
 def test_numpy_in_jax_out() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+from fluxax import _tree
 from fluxax._compile import _explain, _reads
 from fluxax._compile._capture import Capture, Restart
 from fluxax._compile._site import Purpose, Site
@@ -121,6 +122,10 @@ def find_slowly(
                     if found is not None:
                         return found
                 raise Sidestep("its numbers do not settle")
+            except RecursionError:
+                for arg in args:
+                    list(_tree.walk_nodes(arg))  # a cycle is an error with a sentence
+                raise
             except Sidestep as reason:
                 _refuse_if_strict(site, str(reason))
                 _explain.switches.pending = partial(_ran_uncompiled, site, str(reason))

@@ -85,6 +85,8 @@ def _check(who: str, model: Any) -> None:
 
 def _quiet(model: Any) -> Any:
     """The model in new containers, in test mode, so that a trace leaves nothing behind."""
+    for _ in _tree.walk_nodes(model):  # a cycle is an error
+        pass
     twin = _tree.map_leaves(lambda leaf: leaf, model)
     testmode(twin)
     return twin
