@@ -102,3 +102,16 @@ def test_a_rule_that_failed_leaves_others_of_its_class_alone() -> None:
     fx.adjust(tree, 0.2)
     fx.update(tree, model, {"w": jnp.ones(1)})
     np.testing.assert_allclose(-model["w"], [0.3], rtol=1e-5)
+
+
+def test_a_class_with_the_methods_that_is_no_dataclass_is_told_what_it_lacks() -> None:
+    class Undecorated:
+        def init(self, x: Any) -> Any:
+            return None
+
+        def apply(self, state: Any, x: Any, dx: Any) -> Any:
+            return state, dx
+
+    message = r"got an Undecorated\. A rule of your own is a dataclass: .* with @dataclass\."
+    with pytest.raises(TypeError, match=message):
+        fx.setup(Undecorated(), {"w": jnp.ones(2)})

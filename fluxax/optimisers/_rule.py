@@ -242,7 +242,12 @@ def check_rule(who: str, rule: Any) -> Any:
         name = rule.__name__
         raise TypeError(f"{who} expects a rule, got the class {name}. Write {name}().")
     if not is_rule(rule):
-        raise TypeError(f"{who} expects a rule such as fx.Adam(1e-3), got {short(rule)}.")
+        has_both = callable(getattr(rule, "init", None)) and callable(getattr(rule, "apply", None))
+        own = " A rule of your own is a dataclass: decorate its class with @dataclass."
+        raise TypeError(
+            f"{who} expects a rule such as fx.Adam(1e-3), got {short(rule)}."
+            f"{own if has_both and not isinstance(rule, type) else ''}"
+        )
     return rule
 
 
