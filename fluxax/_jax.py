@@ -69,19 +69,21 @@ def is_key(array: Any) -> bool:
     return jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
 
 
-def _reduce_jit(function: Any) -> Any:
-    """Pickle a `jax.jit` function by its name, as Python does with plain functions.
+def _reduce_by_name(function: Any) -> Any:
+    """Pickle what wraps a function by its name, as Python does with plain functions.
 
-    Without this `pickle` refuses every model with `jnp.tanh` in it: it looks at the
-    function inside, which is not what stands under the name.
+    Without this `pickle` and `copy.deepcopy` refuse every model with `jnp.tanh`, `jax.nn.relu` or
+    `jnp.add` in it: they look at the function inside, which is not what stands under the name.
     """
-    found: Any = sys.modules.get(function.__module__)
-    for name in function.__qualname__.split("."):
-        found = getattr(found, name, None)
-    return function.__qualname__ if found is function else function.__reduce__()
+    found: Any = sys.modules.get(getattr(function, "__module__", ""))
+    name: Any = getattr(function, "__qualname__", None) or getattr(function, "__name__", "")
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return name if found is function else function.__reduce_ex__(2)
 
 
-copyreg.pickle(JitFunction, _reduce_jit)
+for _cls in (JitFunction, jax.custom_jvp, jax.custom_vjp, jnp.ufunc):
+    copyreg.pickle(_cls, _reduce_by_name)
 
 
 def trace_settings() -> Any:

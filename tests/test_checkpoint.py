@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -299,3 +301,17 @@ def test_a_newer_format_is_told_apart(path, monkeypatch):
         ValueError, match=r"format 1, got format 2 in .*written by fluxax .*newer one"
     ):
         fx.load(path)
+
+
+def test_functions_of_jax_in_a_model_go_by_name(path):
+    model = fx.SkipConnection(fx.Dense(2, 2, jax.nn.relu), jnp.add)
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert again.layers.activation is jax.nn.relu
+        assert again.connection is jnp.add
+        assert jax.tree.structure(again) == jax.tree.structure(model)
+    fx.save(path, model=model)
+    fx.load(path, model=again)
+    with pytest.raises(ValueError, match=r"model\.connection: add in the checkpoint, maximum here"):
+        fx.load(path, model=fx.SkipConnection(fx.Dense(2, 2, jax.nn.relu), jnp.maximum))
+    with pytest.raises(ValueError, match=r"activation: relu in the checkpoint, relu6 here"):
+        fx.load(path, model=fx.SkipConnection(fx.Dense(2, 2, jax.nn.relu6), jnp.add))

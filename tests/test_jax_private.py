@@ -6,6 +6,7 @@ gives a puzzling result.
 
 from __future__ import annotations
 
+import copy
 import pickle
 
 import jax
@@ -93,8 +94,12 @@ def test_abstract_tracers_have_none() -> None:
     assert seen == [True]
 
 
-def test_jit_functions_pickle_by_name() -> None:
-    assert pickle.loads(pickle.dumps(jnp.tanh)) is jnp.tanh
+def test_what_wraps_a_function_is_pickled_and_copied_by_name() -> None:
+    for function in (jnp.tanh, jax.nn.relu, jnp.add, jnp.logaddexp):
+        assert pickle.loads(pickle.dumps(function)) is function
+        assert copy.deepcopy(function) is function
+    with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):
+        pickle.dumps(jax.custom_jvp(lambda x: x))
 
 
 def test_arrays_are_placed_as_firmly_as_others() -> None:

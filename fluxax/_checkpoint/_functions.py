@@ -9,6 +9,7 @@ import sys
 import types
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from fluxax import _tree
@@ -38,7 +39,9 @@ def description(value: Any, depth: int = 0) -> Any:
         pairs = _tree.parts(value)  # of a named tuple by name
         held = {str(_tree.key_name(k)): inside(v) for k, v in pairs}
         return {"what": type(value).__name__, "holds": held}
-    inner = value
+    inner: Any = value
+    if isinstance(inner, (np.ufunc, jnp.ufunc)):
+        return {"what": getattr(inner, "__name__", "ufunc")}
     while not isinstance(inner, types.FunctionType) and hasattr(inner, "__wrapped__"):
         inner = inner.__wrapped__  # below a jax.jit
     if isinstance(inner, types.FunctionType):
