@@ -8,21 +8,41 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from fluxax import _tree
 from fluxax._compile._objective import objective
-from fluxax._errors import no_numbers, short
+from fluxax._errors import no_array, no_numbers, short
 
 
 def _arrays(who: str, f: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
     if not callable(f):
         raise TypeError(f"{who} expects a function first, got {short(f)}.")
+    if not args:
+        raise TypeError(
+            f"{who} expects something to differentiate by, got a function alone. "
+            f"Write fx.{who}(f, x)."
+        )
     numbers = (np.ndarray, float, int)
     for i, arg in enumerate(args):
         wrong = [leaf for _, leaf in _tree.walk(arg) if no_numbers(leaf)]
         if wrong:
             raise TypeError(f"{who} expects numbers in argument {i}, got {short(wrong[0])}.")
     return tuple(jnp.asarray(a, float) if isinstance(a, numbers) else a for a in args)
+
+
+def _to_arrays(who: str, f: Callable[..., Any]) -> Callable[..., Any]:
+    """The function; an error where it returns something that has no derivatives."""
+
+    def checked(*args: Any) -> Any:
+        result = f(*args)
+        found = jax.tree.leaves(result)
+        if not found or any(map(no_array, found)):
+            wrong = next(filter(no_array, found), result)
+            raise TypeError(f"{who} expects a function that returns arrays, got {short(wrong)}.")
+        return result
+
+    return checked
 
 
 def jacobian(f: Callable[..., Any], *args: Any) -> tuple[Any, ...]:
@@ -43,7 +63,7 @@ def jacobian(f: Callable[..., Any], *args: Any) -> tuple[Any, ...]:
     """
     given = _arrays("jacobian", f, args)
     with objective(True):
-        return jax.jacrev(f, argnums=tuple(range(len(args))))(*given)
+        return jax.jacrev(_to_arrays("jacobian", f), argnums=tuple(range(len(args))))(*given)
 
 
 def hessian(f: Callable[[Any], Any], x: Any) -> Any:
@@ -57,7 +77,7 @@ def hessian(f: Callable[[Any], Any], x: Any) -> Any:
     """
     given = _arrays("hessian", f, (x,))
     with objective(True):
-        return jax.hessian(f)(*given)
+        return jax.hessian(_to_arrays("hessian", f))(*given)
 
 
 def pullback(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
@@ -71,4 +91,21 @@ def pullback(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tu
     """
     given = _arrays("pullback", f, args)
     with objective(True):
-        return jax.vjp(f, *given)
+        value, back = jax.vjp(_to_arrays("pullback", f), *given)
+    return value, Partial(_pulled_back, value, back)
+
+
+def _pulled_back(value: Any, back: Any, grad: Any) -> tuple[Any, ...]:
+    """The gradients of the arguments from one of the value, which is nested and shaped alike."""
+    alike = jax.tree.structure(grad) == jax.tree.structure(value)
+    pairs = list(zip(jax.tree.leaves(value), jax.tree.leaves(grad), strict=alike))
+    if not alike or any(no_array(g) or np.shape(g) != np.shape(v) for v, g in pairs):
+        raise ValueError(
+            f"The pullback expects a gradient of the value, which is {short(value)}, "
+            f"got {short(grad)}."
+        )
+    return back(jax.tree.map(lambda v, g: jnp.asarray(g).astype(_tangent(v)), value, grad))
+
+
+def _tangent(value: Any) -> Any:
+    return value.dtype if _tree.is_inexact(value) else jax.dtypes.float0

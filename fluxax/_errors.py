@@ -62,7 +62,7 @@ def short(value: Any) -> str:
     >>> short(np.zeros((3, 1), "float32")), short("relu"), short([1, 2])
     ('f32[3,1]', "'relu'", 'a list of 2')
     """
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
+    if isinstance(getattr(value, "shape", None), tuple) and hasattr(value, "dtype"):
         return f"{dtype_name(value.dtype)}[{','.join(map(str, value.shape))}]"
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
         text = repr(value)

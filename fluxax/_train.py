@@ -124,7 +124,7 @@ def train(
 def _in_pieces(data: Any) -> Any:
     """Where the batches of a pass lie in arrays, if it is a loader over arrays that says so."""
     source = getattr(data, "pieces_source", None)
-    return None if source is None else source()
+    return None if source is None or isinstance(data, type) else source()
 
 
 def _items(batch: Any) -> tuple[Any, ...]:

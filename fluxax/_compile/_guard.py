@@ -123,6 +123,8 @@ class Emitter:
         name = f"a{spec.index}"
         self.lines.append(f"{name} = {reader}")
         self.require(f"type({name}) is {'ndarray' if spec.numpy else 'ArrayImpl'}")
+        if spec.numpy:  # of objects, text or dates: somebody else has the words for that
+            self.require(f"{name}.dtype.kind not in 'OSUMm'")
         if not spec.inside:  # the program itself refuses what has another shape, but slowly
             self.require(f"{name}.shape == {self.constant(spec.value.shape)}")
         copied = f"argument({name})" if self.arguments else f"{name}.copy()"

@@ -127,9 +127,9 @@ def check_evaluated(f: Any, args: tuple[Any, ...]) -> None:
         )
     if isinstance(f, types.FunctionType) and not _takes(f, len(args)):
         raise TypeError(
-            f"evaluate expects a function of the model and the data, got one of "
-            f"`{', '.join(_required(f)) or 'nothing'}` for {len(args) - 1} of data. It is called as "
-            "f(model, *d) for a tuple d. For a single batch, data is [(x, y)]."
+            "evaluate expects a function of the model and the data, got one of "
+            f"`{', '.join(_required(f)) or 'nothing'}` for {len(args) - 1} of data. "
+            "It is called as f(model, *d) for a tuple d. For a single batch, data is [(x, y)]."
         )
 
 

@@ -108,7 +108,13 @@ def _members(who: str, data: Any, classes: Any, axis: int) -> list[np.ndarray]:
             f"{who} expects one class for each of {n} observations, got {short(labels)}. "
             "Pass labels, as `onecold` gives them."
         )
-    _, group = np.unique(labels, return_inverse=True)
+    try:
+        _, group = np.unique(labels, return_inverse=True)
+    except TypeError:
+        raise TypeError(
+            f"{who} expects classes of one sort, which can be ordered, got {short(labels)} of "
+            "several. Pass numbers or text alone."
+        ) from None
     return [np.flatnonzero(group == g) for g in range(group.max(initial=-1) + 1)]
 
 

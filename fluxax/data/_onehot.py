@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from functools import partial
 from typing import Any
 
@@ -85,7 +85,10 @@ def onecold(y: Any, labels: Iterable[Any] | None = None) -> Any:
         >>> fx.onecold(np.array([[0.1, 0.9], [0.8, 0.2]]), ["cat", "dog"]).tolist()
         ['dog', 'cat']
     """
-    y = y if isinstance(y, jax.Array) else np.asarray(y)
+    scores = y if isinstance(y, jax.Array) else _regular(y)
+    if scores is None:
+        raise ValueError(f"onecold expects rows of one length, got {short(y)}.")
+    y = scores
     names = None if labels is None else _Labels(labels, "onecold")
     _check_scores(y, names)
     if isinstance(y, jax.Array):
@@ -199,7 +202,11 @@ class _Labels:
         table: dict[Any, int] = {}
         for i, label in enumerate(self.listed):
             table.setdefault(_key(label), i)
-        places = [table.get(_key(x), -1) for x in xs.ravel().tolist()]
+        try:
+            places = [table.get(_key(x), -1) for x in xs.ravel().tolist()]
+        except TypeError:
+            wrong = next(x for x in xs.ravel().tolist() if not isinstance(x, Hashable))
+            raise TypeError(f"{self.who} expects single labels, got {short(wrong)}.") from None
         return np.array(places, dtype=np.intp).reshape(xs.shape)
 
     def _refuse(self, xs: np.ndarray, missing: np.ndarray) -> None:
@@ -256,7 +263,7 @@ def _array(values: Any) -> np.ndarray:
     """Labels as an array; what NumPy would turn into text stays what it is."""
     if hasattr(values, "dtype"):
         return np.asarray(values)
-    array = np.asarray(values) if not any(isinstance(v, tuple) for v in values) else None
+    array = _regular(values) if not any(isinstance(v, tuple) for v in values) else None
     text = array is not None and array.dtype.kind in "US"
     if array is not None and (not text or _all_text(values)):
         return array
@@ -264,6 +271,13 @@ def _array(values: Any) -> np.ndarray:
     for i, value in enumerate(values):  # at once, NumPy would take tuples apart
         boxes[i] = value
     return boxes
+
+
+def _regular(values: Any) -> np.ndarray | None:
+    try:
+        return np.asarray(values)
+    except ValueError:  # lists of several lengths
+        return None
 
 
 def _all_text(values: Any) -> bool:

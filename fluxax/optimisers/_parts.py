@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import re
+import types
 from collections.abc import Callable, Iterable
 from typing import Any, TypeGuard
 
@@ -37,6 +39,7 @@ def _chooser(
     if type(rule) is dict and (not rule or all(isinstance(k, str) for k in rule)):
         return _by_prefix(rule, model, wanted)
     if _is_function(rule):
+        _check_function(rule)
         return lambda path, array: _checked(
             rule(dotted(model, path), array), f"the function's result for {dotted(model, path)}"
         )
@@ -47,6 +50,25 @@ def _chooser(
 def _is_function(rule: Any) -> TypeGuard[Callable[[str, Any], Any]]:
     plain = callable(rule) and _tree.kind_of(rule) is None  # a model is callable too
     return plain and not is_rule(rule) and not isinstance(rule, type)
+
+
+def _check_function(rule: Any) -> None:
+    """A function that gives rules takes a path and an array; one of Optax's was not called."""
+    name = getattr(rule, "__name__", "")
+    if getattr(rule, "__module__", None) and rule.__module__.split(".")[0] == "optax":
+        raise TypeError(
+            f"setup expects an Optax transformation, got the function {name}. "
+            f"Call it: optax.{name}(...)."
+        )
+    if isinstance(rule, types.FunctionType):
+        wanted = inspect.signature(rule)
+        try:
+            wanted.bind("", None)
+        except TypeError:
+            raise TypeError(
+                "setup expects a rule, or a function of path and array that gives one, "
+                f"got a function that takes {wanted}."
+            ) from None
 
 
 def _checked(rule: Any, what: str) -> Any:

@@ -167,7 +167,10 @@ def update(opt_state: Any, model: Any, grad: Any) -> tuple[Any, Any]:
     for plan in _recent:
         got = _gathered(plan, opt_state, model, grad)
         if got is not None:
-            return opt_state, _run(plan, got, model)
+            try:
+                return opt_state, _run(plan, got, model)
+            except ShapeMiss:  # a gradient of other shapes or types, which may be a wrong one
+                break
     return _slowly(opt_state, model, grad)
 
 
@@ -206,7 +209,7 @@ def _gathered(plan: Plan, opt_state: Any, model: Any, grad: Any) -> Any:
 
 
 def _run(plan: Plan, got: Any, model: Any) -> Any:
-    """Run the program and put the results into place."""
+    """Run the program and put the results into place; `ShapeMiss` if it is for other arrays."""
     arrays, owners, grads = got
     store, program = plan.store, plan.program
     xs = arrays if plan.plain else [arrays[k] for k in plan.firsts]
@@ -217,11 +220,7 @@ def _run(plan: Plan, got: Any, model: Any) -> Any:
     arguments = (xs, grads, store.arrays, store.counts, plan.group.vector(program.numbers))
     if program.fresh:
         arguments = ready(program, arguments, (2, 3))
-    try:
-        return whole(program.call, arguments, partial(_commit, plan, owners, arrays, model))
-    except ShapeMiss:
-        program.rearm()
-        return _run(plan, got, model)
+    return whole(program.call, arguments, partial(_commit, plan, owners, arrays, model))
 
 
 def _commit(plan: Plan, owners: list[Any], old: list[Any], model: Any, result: Any) -> Any:
@@ -257,7 +256,11 @@ def _slowly(opt_state: Any, model: Any, grad: Any) -> tuple[Any, Any]:
         return opt_state, model
     arrays, owners = plan.model.read(model)
     values = [grads[path] for path, leaf, _ in found if path in grads and not leaf.frozen]
-    model = _run(plan, (arrays, owners, values), model)
+    try:
+        model = _run(plan, (arrays, owners, values), model)
+    except ShapeMiss:
+        plan.program.rearm()
+        model = _run(plan, (arrays, owners, values), model)
     _recent.insert(0, plan)
     del _recent[_RECENT:]
     return opt_state, model
