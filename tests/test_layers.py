@@ -179,6 +179,12 @@ def test_half_precision_stays_half(row: Row) -> None:
         assert jax.eval_shape(layer, x).dtype == jnp.bfloat16
 
 
+@pytest.mark.parametrize("name", sorted({*LAYERS} - {"Dense vector", "BatchNorm bare"}))
+def test_an_empty_batch_stays_empty(name: str) -> None:
+    row = LAYERS[name]
+    assert jax.eval_shape(row.make(), given(row)[:0]).shape == (0, *row.comes[1:])
+
+
 @pytest.mark.filterwarnings("ignore:.*wrote its state")  # a plain jax.grad, on purpose
 @rows
 @pytest.mark.parametrize("mode", [False, True], ids=["test", "train"])

@@ -304,6 +304,21 @@ def test_attention_masks_and_scores() -> None:
     alike(mha(q, mask="causal"), mha(q, mask=causal))
 
 
+def test_attention_to_empty_sequences() -> None:
+    mha = fx.MultiHeadAttention((4, 8, 6), nheads=2)
+    for n, n_q, n_k in ((0, 3, 3), (2, 0, 3), (2, 3, 0)):
+        run = lambda m, q, k: m(q, k, return_scores=True)
+        y, scores = jax.eval_shape(run, mha, np.ones((n, n_q, 4), "f"), np.ones((n, n_k, 4), "f"))
+        assert (y.shape, scores.shape) == ((n, n_q, 6), (n, 2, n_q, n_k))
+    assert not np.asarray(mha(draw((2, 3, 4)), draw((2, 0, 4)))).any()  # nothing to see: zeros
+
+
+def test_a_transposed_convolution_prints_what_makes_it() -> None:
+    layer = fx.ConvTranspose((1,), 2, 4, stride=3, pad="same")  # pads below zero
+    assert repr(layer) == "ConvTranspose((1,), 2, 4, stride=3, pad='same')"
+    assert repr(fx.ConvTranspose((4,), 2, 4, pad="same")) == "ConvTranspose((4,), 2, 4, pad=(1, 2))"
+
+
 def test_alpha_dropout_keeps_mean_and_variance() -> None:
     layer = fx.AlphaDropout(0.3, active=True, rng=0)
     x = fx.selu(np.random.default_rng(0).normal(size=(400, 400)).astype(np.float32))

@@ -113,7 +113,7 @@ class MultiHeadAttention(Module):
             hidden = jnp.finfo(logits.dtype).min
             scores = jnp.where(seen, softmax(jnp.where(seen, logits, hidden)), 0)
         mixed = jnp.einsum("nhqk,nkhd->nqhd", self.attn_drop(scores), v)
-        y = self.out_proj(mixed.reshape(*mixed.shape[:2], -1))
+        y = self.out_proj(mixed.reshape(*mixed.shape[:2], self.out_proj.weight.shape[0]))
         return (y, scores) if return_scores else y
 
     def _heads(self, proj: Dense, x: Any) -> jax.Array:
@@ -123,7 +123,7 @@ class MultiHeadAttention(Module):
         if x.ndim != 3 or x.shape[-1] != n_in:
             raise refuse(self, f"(N, T, {n_in})", x, sequence_advice(x, n_in))
         y = proj(x)
-        return y.reshape(*y.shape[:2], self.nheads, -1)
+        return y.reshape(*y.shape[:2], self.nheads, y.shape[-1] // self.nheads)
 
     def _arguments(self) -> list[tuple[str, Any]]:
         proj = (self.q_proj, self.k_proj, self.v_proj)

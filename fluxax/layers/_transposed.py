@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from fluxax._activations import identity
@@ -136,7 +137,10 @@ class ConvTranspose(Module):
     def _arguments(self) -> list[tuple[str, Any]]:
         *kernel, n_in, n_out = self.weight.shape
         shown = [("", tuple(kernel)), ("", n_in), ("", n_out * self.groups)]
-        shown += tail(self.activation, self.bias) + options(self)
+        moves = options(self)
+        if np.min(self.pad) < 0:  # which only "same" gives
+            moves = [(what, "same" if what == "pad" else value) for what, value in moves]
+        shown += tail(self.activation, self.bias) + moves
         return [*shown, ("outpad", collapsed(self.outpad))] if any(self.outpad) else shown
 
 
