@@ -86,7 +86,7 @@ def no_numbers(value: Any) -> bool:
     """
     if value is None or isinstance(value, (str, bytes, dict, set)):
         return True
-    return isinstance(value, np.ndarray) and value.dtype.kind in "OSUMm"
+    return isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "OSUMm"
 
 
 def check_numbers(who: str, **arguments: Any) -> None:

@@ -383,5 +383,5 @@ testmode.__dict__["__test__"] = False  # pytest: not a test
 
 def is_training(layer: Module) -> bool:
     """Whether a layer is in train mode: as set by hand, else inside an objective of ours."""
-    active = vars(layer).get("active")
+    active = getattr(layer, "__dict__", {}).get("active")
     return run.training if active is None else active

@@ -282,6 +282,8 @@ def activations(chain: Chain | Iterable[Any], x: Any) -> tuple[Any, ...]:
         >>> fx.activations(fx.Chain(lambda x: x + 1, lambda x: x * 2), 3)
         (4, 8)
     """
+    if not isinstance(chain, (Chain, Iterable)):
+        raise TypeError(f"activations expects a Chain or several layers, got {short(chain)}.")
     outputs = []
     for _part, layer in enumerate(chain):
         x = layer(x)

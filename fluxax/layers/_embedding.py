@@ -158,7 +158,7 @@ def rows_of(layer: Any, x: Any) -> jax.Array:
         index = jnp.where(index < 0, rows, index)
         return jnp.take(layer.weight, index, axis=0, mode="fill", fill_value=jnp.nan)
     if index.ndim == 0 or index.shape[-1] != rows:
-        raise refuse(layer, f"(…, {rows}), if one-hot,", index)
+        raise refuse(layer, f"(…, {rows}) where it is one-hot", index)
     return index.astype(layer.weight.dtype) @ layer.weight
 
 

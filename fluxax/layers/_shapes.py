@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluxax import _activations
-from fluxax._errors import article, no_numbers, short
+from fluxax._errors import article, no_array, no_numbers, short
 from fluxax._random import generator
 from fluxax.layers._place import unfit
 
@@ -144,8 +144,13 @@ def unit(x: Any, bias: Any, activation: Callable[..., Any]) -> jax.Array:
 
 def as_array(layer: Any, x: Any) -> jax.Array:
     """Input as a JAX array, refused if it is something else."""
+    if isinstance(x, np.ma.MaskedArray):
+        advice = "Call its `.filled(...)` first."
+        raise unfit(layer, f"expects a plain array, got a masked {short(x)}", advice)
     if isinstance(x, list):
-        x = np.asarray(x)
+        if no_array(x):
+            raise unfit(layer, f"expects an array of numbers, got {short(x)}")
+        x = jnp.asarray(x)
     if no_numbers(x):
         raise unfit(layer, f"expects an array of numbers, got {short(x)}")
     if isinstance(x, (jax.Array, np.ndarray)) or hasattr(x, "__array__"):

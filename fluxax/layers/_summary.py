@@ -10,7 +10,7 @@ import numpy as np
 from jax.tree_util import DictKey, SequenceKey
 
 from fluxax import _show, _tree
-from fluxax._errors import no_numbers, short
+from fluxax._errors import no_array, no_numbers, short
 from fluxax._module import Module, testmode
 
 
@@ -41,8 +41,15 @@ def outputsize(model: Any, *shapes: tuple[int, ...], dtype: Any = np.float32) ->
                 "Write outputsize(model, (1, 28, 28, 1))."
             )
     given = [jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(dtype)) for shape in shapes]
-    out = jax.eval_shape(lambda *xs: _quiet(model)(*xs), *given)
+    out = jax.eval_shape(lambda *xs: _arrays_of(_quiet(model)(*xs)), *given)
     return jax.tree.map(lambda array: array.shape, out)
+
+
+def _arrays_of(out: Any) -> Any:
+    for part in jax.tree.leaves(out):
+        if no_array(part):
+            raise TypeError(f"outputsize expects a model that gives arrays, got {short(part)}.")
+    return out
 
 
 def summary(model: Module, *inputs: Any) -> str:
