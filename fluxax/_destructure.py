@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluxax import _tree
-from fluxax._errors import short
+from fluxax._errors import no_numbers, short
 from fluxax._jax import is_tracer
 from fluxax._module import Module
 from fluxax._parameters import trainable_arrays, trainables
@@ -96,6 +96,8 @@ class Restructure(Module):
             raise ValueError(
                 f"rebuild expects a vector of length {len(self)}, got {short(vector)}."
             )
+        if no_numbers(vector):
+            raise TypeError(f"rebuild expects a vector of numbers, got {short(vector)}.")
         concrete = not is_tracer(vector)
         source: Any = np.asarray(vector) if concrete else vector
         new, at = {}, 0

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fluxax._errors import short
+
 _lock = threading.Lock()
 _generator = np.random.default_rng()
 
@@ -32,7 +34,7 @@ def seed(n: int) -> None:
     """
     global _generator
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0:
-        raise ValueError(f"seed expects an integer of at least 0, got {n!r}.")
+        raise ValueError(f"seed expects an integer of at least 0, got {short(n)}.")
     with _lock:
         _generator = np.random.default_rng(int(n))
 

@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fluxax._errors import short
+import numpy as np
+
+from fluxax._errors import no_array, short
 
 
 def patience(predicate: Callable[..., Any], wait: int) -> Callable[..., bool]:
@@ -43,8 +45,17 @@ def _check(who: str, f: Any, n: Any, what: str) -> None:
         raise ValueError(f"{who} expects {what} as an integer of at least 1, got {short(n)}.")
 
 
-def _minus(a: float, b: float) -> float:
-    return a - b
+def _minus(best: float, score: float) -> float:
+    if no_array(score) or np.shape(score) != ():
+        raise TypeError(f"A score expects to be one number, got {short(score)}.")
+    return best - score
+
+
+def _check_distance(who: str, distance: Any, min_dist: Any) -> None:
+    if not callable(distance):
+        raise TypeError(f"{who} expects a function as distance, got {short(distance)}.")
+    if no_array(min_dist) or np.shape(min_dist) != ():
+        raise TypeError(f"{who} expects a number as min_dist, got {short(min_dist)}.")
 
 
 def early_stopping(
@@ -74,6 +85,7 @@ def early_stopping(
         [False, False, False, False, False, True]
     """
     _check("early_stopping", f, delay, "a delay")
+    _check_distance("early_stopping", distance, min_dist)
     best = init_score
 
     def no_better(*args: Any, **kwargs: Any) -> bool:
@@ -111,6 +123,7 @@ def plateau(
         [False, False, False, True, True]
     """
     _check("plateau", f, width, "a width")
+    _check_distance("plateau", distance, min_dist)
     last = init_score
 
     def no_change(*args: Any, **kwargs: Any) -> bool:

@@ -9,11 +9,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fluxax._checkpoint._file import Damaged, read_manifest
 from fluxax._checkpoint._save import load, write
 from fluxax._checkpoint._values import decoded, encoded
 from fluxax._checkpoint._write import clean
-from fluxax._errors import short, warn
+from fluxax._errors import no_array, short, warn
 
 
 class Checkpoints:
@@ -62,7 +64,7 @@ class Checkpoints:
 
     def path(self, step: int) -> Path:
         """The file of a step."""
-        return self.folder / f"{step:08d}.safetensors"
+        return self.folder / f"{_step('path', step):08d}.safetensors"
 
     def steps(self) -> list[int]:
         """The steps of which there is a checkpoint, in order."""
@@ -77,10 +79,11 @@ class Checkpoints:
             value: what `best` goes by; needed with it. NaN is never the best.
             things: as for `save`.
         """
-        if isinstance(step, bool) or not isinstance(step, int) or step < 0:
-            raise ValueError(f"Checkpoints.save expects a step of at least 0, got {short(step)}.")
+        step = _step("save", step)
         if self.best is not None and value is None:
             raise ValueError("Checkpoints.save expects a value to find the best by, got None.")
+        if value is not None and (no_array(value) or np.shape(value) != ()):
+            raise TypeError(f"Checkpoints.save expects a number as value, got {short(value)}.")
         number = None if value is None else float(value)
         clean(self.folder, "*.safetensors")  # of steps that another run may never come to
         write(self.path(step), {**things, "step": step, "value": number}, value=encoded(number))
@@ -118,7 +121,7 @@ class Checkpoints:
         Raises:
             FileNotFoundError: if there is none.
         """
-        for found in [step] if step is not None else self.steps()[::-1]:
+        for found in [_step("load", step)] if step is not None else self.steps()[::-1]:
             try:
                 return load(self.path(found), strict=strict, **things)
             except Damaged as error:
@@ -128,3 +131,9 @@ class Checkpoints:
         raise FileNotFoundError(
             f"Checkpoints.load expects a whole checkpoint in {str(self.folder)!r}, got none."
         )
+
+
+def _step(who: str, step: Any) -> int:
+    if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or step < 0:
+        raise ValueError(f"Checkpoints.{who} expects a step of at least 0, got {short(step)}.")
+    return int(step)

@@ -97,7 +97,7 @@ def check_loss(who: str, loss: Any, args: tuple[Any, ...]) -> None:
     if not isinstance(loss, types.FunctionType) or not args:
         return
     names, data = _required(loss), len(args) - 1
-    got = f"got one of `{', '.join(names)}` for {data} of data"
+    got = f"got one of `{', '.join(names) or 'nothing'}` for {data} of data"
     if isinstance(args[0], Live):
         if len(names) > data:
             raise TypeError(
@@ -105,6 +105,8 @@ def check_loss(who: str, loss: Any, args: tuple[Any, ...]) -> None:
                 f"explicit style. Write lambda x, y: loss(model(x), y), or fx.{who}(loss, model, "
                 "data, opt_state)."
             )
+        if not _takes(loss, data):
+            raise TypeError(f"{who} expects a loss of the data alone with Params, {got}.")
     elif loss.__code__.co_argcount == data and not loss.__code__.co_flags & _VARIADIC:
         raise TypeError(
             f"{who} expects a loss of the model and the data, {got}, which looks like the implicit "
