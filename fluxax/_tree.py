@@ -23,7 +23,6 @@ from jax.tree_util import (
     SequenceKey,
     default_registry,
     register_pytree_with_keys,
-    tree_flatten,
 )
 
 from fluxax._jax import Tracer
@@ -254,7 +253,7 @@ def _set_item(owner: Any, key: Any, part: Any) -> None:
 
 
 def _new_pytree(old: Any, parts: list[Any]) -> Any:
-    return tree_flatten(old, is_leaf=lambda v: v is not old)[1].unflatten(parts)
+    return jax.tree.flatten(old, is_leaf=lambda v: v is not old)[1].unflatten(parts)
 
 
 def _pytree_parts(value: Any) -> list[tuple[Any, Any]]:
@@ -299,8 +298,7 @@ def kind_of(value: Any) -> Kind | None:
     try:
         return _kinds[cls]
     except KeyError:
-        kind = _kinds[cls] = _find_kind(cls, value)
-        return kind
+        return _kinds.setdefault(cls, _find_kind(cls, value))
 
 
 def _find_kind(cls: type, value: Any) -> Kind | None:
@@ -311,10 +309,12 @@ def _find_kind(cls: type, value: Any) -> Kind | None:
             return kind
     if issubclass(cls, tuple):
         return NAMED_TUPLE if hasattr(cls, "_fields") else TUPLE
-    if dataclasses.is_dataclass(cls):
+    registered = default_registry.flatten_one_level(value) is not None
+    if dataclasses.is_dataclass(cls):  # one of Equinox is frozen by a __setattr__ of its own
         dataclass: Any = cls
-        return FROZEN_DATACLASS if dataclass.__dataclass_params__.frozen else DATACLASS
-    return PYTREE if default_registry.flatten_one_level(value) is not None else None
+        frozen = registered and dataclass.__setattr__ is not object.__setattr__
+        return FROZEN_DATACLASS if frozen or dataclass.__dataclass_params__.frozen else DATACLASS
+    return PYTREE if registered else None
 
 
 def parts(value: Any) -> list[tuple[Any, Any]]:

@@ -154,7 +154,7 @@ class Emitter:
             else:
                 self.emit(part, self.of(v, read))
             if self.places is not None and isinstance(part, (Arr, Tied)):
-                self.places.append((part.index, self.of(v, _OWNERS.get(box.how, "")), key))
+                self.places.append((part.index, self.of(v, _owner(box)), key))
 
     def of(self, v: str, expression: str) -> str:
         """An expression over `{v}` for a variable; its dicts are looked up once."""
@@ -202,6 +202,12 @@ _INNER = ("__dict__", "__globals__", "__closure__")
 
 #: Where an assignment puts a part of each sort of box.
 _OWNERS = {boxes.OBJECT: "{v}.__dict__", boxes.LIST: "{v}", boxes.DICT: "{v}"}
+
+
+def _owner(box: Box) -> str:
+    kind = _tree.kind_of(box.value)
+    frozen = kind is not None and kind.assign is None
+    return "" if frozen else _OWNERS.get(box.how, "")
 
 
 class Places(NamedTuple):
