@@ -34,6 +34,9 @@ ArrayImpl: type = _ArrayImpl
 #: The class of functions that `jax.jit` returns.
 JitFunction: type = type(jax.jit(lambda: None))
 
+#: Functions that are objects around a function: one in a model is the same one in a copy of it.
+WRAPPERS: tuple[type, ...] = (JitFunction, jax.custom_jvp, jax.custom_vjp, jnp.ufunc)
+
 
 def current_trace() -> Any:
     """The JAX trace that is running in this thread; compared by identity only."""
@@ -82,7 +85,7 @@ def _reduce_by_name(function: Any) -> Any:
     return name if found is function else function.__reduce_ex__(2)
 
 
-for _cls in (JitFunction, jax.custom_jvp, jax.custom_vjp, jnp.ufunc):
+for _cls in WRAPPERS:
     copyreg.pickle(_cls, _reduce_by_name)
 
 

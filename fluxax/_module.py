@@ -18,7 +18,7 @@ from jax.tree_util import GetAttrKey, default_registry, register_pytree_with_key
 
 from fluxax import _tree
 from fluxax._errors import short, warn
-from fluxax._jax import JitFunction, current_trace, is_tracer
+from fluxax._jax import WRAPPERS, current_trace, is_tracer
 
 
 class _Run(threading.local):
@@ -76,7 +76,7 @@ class Module:
         new = object.__new__(type(self))
         memo[id(self)] = new
         for _, leaf in _tree.walk(self):
-            if isinstance(leaf, JitFunction):  # deepcopy would make another function of it
+            if isinstance(leaf, WRAPPERS):  # deepcopy would make another function of it
                 memo[id(leaf)] = leaf
         new.__dict__.update((k, copy.deepcopy(v, memo)) for k, v in vars(self).items())
         return new

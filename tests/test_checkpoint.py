@@ -309,6 +309,8 @@ def test_functions_of_jax_in_a_model_go_by_name(path):
         assert again.layers.activation is jax.nn.relu
         assert again.connection is jnp.add
         assert jax.tree.structure(again) == jax.tree.structure(model)
+    nameless = fx.Dense(2, 2, jax.custom_jvp(jax.jit(lambda x: x)))
+    assert copy.deepcopy(nameless).activation is nameless.activation
     fx.save(path, model=model)
     fx.load(path, model=again)
     with pytest.raises(ValueError, match=r"model\.connection: add in the checkpoint, maximum here"):
