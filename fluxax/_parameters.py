@@ -94,11 +94,11 @@ def loadmodel(model: Any, new: Any) -> Any:
     were given the same numbers go on apart.
 
     Args:
-        model: a tree that can be changed in place.
+        model: a tree that is changed in place, as deep as its containers allow.
         new: a tree nested alike: a model, the result of `fmap`, of `state`.
 
     Returns:
-        The model.
+        The model; another one only where it cannot be changed itself (a tuple, an array).
 
     Raises:
         ValueError: if the two differ in structure, in a shape or in the kind of numbers (complex
@@ -135,8 +135,7 @@ def loadmodel(model: Any, new: Any) -> Any:
             fresh[id(now)] = now
         return now
 
-    put(model, own)
-    return model
+    return put(model, own)
 
 
 def _holds(old: Any, new: Any) -> bool:

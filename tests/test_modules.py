@@ -326,6 +326,15 @@ def test_loadmodel_gives_arrays_of_its_own() -> None:
     assert not np.array_equal(one.weight, source.weight)
 
 
+def test_loadmodel_returns_what_cannot_be_changed() -> None:
+    old = (jnp.zeros(2), [jnp.zeros(1)])
+    new = fx.loadmodel(old, (jnp.ones(2), [jnp.ones(1)]))
+    assert (new[0].tolist(), old[0].tolist()) == ([1.0, 1.0], [0.0, 0.0])
+    assert new[1] is old[1]  # as deep as containers allow
+    assert old[1][0].tolist() == [1.0]
+    assert fx.loadmodel(jnp.zeros(2), np.ones(2)).tolist() == [1.0, 1.0]
+
+
 def test_loadmodel_keeps_dtypes_and_kinds() -> None:
     model = fx.f16(fx.Dense(2, 3))
     numbers = {"weight": np.ones((2, 3)), "bias": np.zeros(3, np.int64)}
