@@ -156,9 +156,9 @@ def _own(new: Any, old: Any) -> Any:
         return new if new.dtype == old.dtype else new.astype(old.dtype)
     if not isinstance(old, jax.Array):
         return np.array(new, old.dtype)
-    if isinstance(new, jax.Array) and new.dtype == old.dtype:
-        where = old.sharding if old.committed else None
-        return jax.device_put(new, where, may_alias=False)
+    alike = isinstance(new, jax.Array) and new.dtype == old.dtype
+    if alike and (old.committed or not new.committed or is_key(old)):
+        return jax.device_put(new, old.sharding if old.committed else None, may_alias=False)
     return beside(np.array(new, old.dtype), old)
 
 

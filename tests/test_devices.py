@@ -75,6 +75,14 @@ def test_device_puts_arrays_firmly_and_takes_its_arguments_in_either_order():
     assert fx.device("cpu")([words])[0] is words
 
 
+def test_loadmodel_leaves_a_model_where_it_is():
+    free, firm = fx.Dense(2, 3), fx.device("cpu", fx.Dense(2, 3))
+    assert not fx.loadmodel(free, firm).weight.committed
+    assert fx.loadmodel(firm, fx.Dense(2, 3)).weight.committed
+    half = fx.device("cpu", fx.bf16(fx.Dense(2, 3)))
+    assert fx.loadmodel(half, firm).weight.committed
+
+
 def test_what_is_no_device_is_refused():
     with pytest.raises(
         ValueError, match=r"device expects a device that JAX has \(cpu:0\), got 'cpu:7'"
