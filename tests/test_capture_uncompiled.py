@@ -135,15 +135,16 @@ def test_what_it_keeps_of_them_is_the_callers_array() -> None:
 
 def test_a_large_array_and_one_of_a_package_stay() -> None:
     large, seen = np.zeros(2**21 + 1), []
-    foreign = np.ma.masked_array(np.ones(3))
+    foreign, records = np.ma.masked_array(np.ones(3)), np.zeros(2, [("a", "f4")])
+    words = np.array(["a", "b"])
 
     def f(w: Any) -> Any:
-        seen.append((type(large), type(foreign.data)))
+        seen.extend(map(type, (large, foreign.data, records, words)))
         return jnp.sum(w)
 
     with quiet():
         fx.gradient(f, jnp.ones(3))
-    assert seen == [(np.ndarray, np.ndarray)]
+    assert seen == [np.ndarray] * 4
 
 
 def test_a_write_to_one_names_the_line_uncompiled_too() -> None:

@@ -8,6 +8,7 @@ there, and are taken away afterwards.
 from __future__ import annotations
 
 from collections.abc import Container
+from contextlib import suppress
 from typing import Any
 
 import jax.numpy as jnp
@@ -79,10 +80,14 @@ class jax_arrays:
     _LARGE = 2**24
 
     def __init__(self, f: Any, arrays: list[np.ndarray], kept: Container[int]):
-        small = [a for a in arrays if a.nbytes <= self._LARGE and not no_numbers(a)]
         self.f = f
-        self.new = {id(a): jnp.asarray(a) for a in small if id(a) not in kept}
-        self.old = {id(self.new[id(a)]): a for a in small if id(a) in self.new}
+        self.new: dict[int, Any] = {}
+        self.old: dict[int, Any] = {}
+        for array in arrays:
+            if array.nbytes <= self._LARGE and not no_numbers(array) and id(array) not in kept:
+                with suppress(TypeError):  # records and the like, which JAX does not know
+                    new = self.new[id(array)] = jnp.asarray(array)
+                    self.old[id(new)] = array
         self.kept: list[Any] = []  # tuples that were made, so that their ids stay theirs
 
     def __enter__(self) -> None:
