@@ -31,6 +31,7 @@ import jax
 import numpy as np
 
 from fluxax._errors import no_array, short
+from fluxax._jax import is_tracer
 from fluxax._random import generator
 
 __all__ = [
@@ -102,7 +103,7 @@ def _check_options(who: str, known: list[str], options: dict[str, Any]) -> None:
         if name in ("rng", "shift"):
             continue
         number = isinstance(value, (int, float)) or getattr(value, "shape", None) == ()
-        if not number or no_array(value):
+        if not number or no_array(value) or is_tracer(value):
             raise TypeError(f"{who} expects a number as `{name}`, got {short(value)}.")
         if math.isnan(value) or (math.isinf(value) and name not in ("lo", "hi")):
             raise ValueError(f"{who} expects a finite number as `{name}`, got {float(value)}.")
@@ -112,7 +113,7 @@ def _sizes(who: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
     try:
         sizes = tuple(operator.index(n) for n in shape)
     except TypeError:
-        wrong = next(n for n in shape if not hasattr(n, "__index__"))
+        wrong = next((n for n in shape if not hasattr(n, "__index__")), shape[0])
         remedy = f" Write `{who}(*shape)`." if isinstance(wrong, (tuple, list)) else ""
         raise TypeError(
             f"{who} expects sizes as separate integers, got {short(wrong)}.{remedy}"

@@ -112,6 +112,54 @@ def test_it_still_works_afterwards(worlds: dict[str, Any]) -> None:
     assert np.isfinite(losses).all()
 
 
+# --- after calls that went well: what is bad now came in by the fast way --------------------
+
+
+def layer_and_tree() -> tuple[Any, Any]:
+    layer = fx.Dense(2, 3, rng=0)
+    return layer, fx.setup(fx.Descent(0.1), layer)
+
+
+@pytest.mark.parametrize(
+    "bias, got",
+    [
+        (jnp.ones(1), "an array of shape (3,) at grad.bias, got f32[1]."),
+        (jnp.ones((2, 3)), "an array of shape (3,) at grad.bias, got f32[2,3]."),
+        (jnp.ones(3, "complex64"), "a real gradient at grad.bias, got c64[3]."),
+    ],
+)
+def test_a_bad_gradient_after_good_ones(bias: Any, got: str) -> None:
+    layer, tree = layer_and_tree()
+    good = fx.Node(weight=jnp.ones((2, 3)), bias=jnp.ones(3), activation=None)
+    for _ in range(2):
+        fx.update(tree, layer, good)
+    before = snapshot(layer, tree)
+    with pytest.raises(ValueError, match="^" + re.escape(f"update expects {got}")):
+        fx.update(tree, layer, fx.Node(weight=good.weight, bias=bias, activation=None))
+    assert snapshot(layer, tree) == before
+    fx.update(tree, layer, good)
+
+
+def test_a_bad_batch_after_good_ones() -> None:
+    layer, tree = layer_and_tree()
+    loss = lambda m, x: jnp.sum(m(x))
+    for _ in range(2):
+        fx.trainstep(loss, layer, ones(4, 2), tree)
+    before = snapshot(layer, tree)
+    for bad in (ones(4, 2).astype(object), ones(4, 2).astype("datetime64[s]"), np.array(["a"])):
+        with pytest.raises(ValueError, match=r"^Dense\(2, 3\) expects an array of numbers, got "):
+            fx.trainstep(loss, layer, bad, tree)
+    assert snapshot(layer, tree) == before
+
+
+def test_integers_where_parameters_stood() -> None:
+    layer, tree = layer_and_tree()
+    layer.bias = jnp.zeros(3, int)
+    sentence = "trainstep expects f32[3] at model.bias, as when setup was called, got i32[3]."
+    with pytest.raises(ValueError, match="^" + re.escape(sentence)):
+        fx.trainstep(lambda m, x: jnp.sum(m(x)), layer, ones(4, 2), tree)
+
+
 # --- whole families ------------------------------------------------------------------------
 
 RULES = [
@@ -175,7 +223,6 @@ def test_every_public_function_is_there() -> None:
 #: What takes nothing, stands under other names above, or has sentences of its own kind elsewhere.
 ELSEWHERE = {"clear_cache", "explain", "eager", "strict", "glu", "activations", "ema"}
 ELSEWHERE |= {"Module", "Rule", "Leaf", "Grads", "Params", "NonFiniteLoss", "Sometimes"}
-ELSEWHERE |= {"make_padding_mask"}
 
 
 def test_there_are_many() -> None:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from fluxax._activations import softmax
-from fluxax._errors import short
+from fluxax._errors import check_numbers, short
 from fluxax._module import Module
 from fluxax.init import glorot_uniform
 from fluxax.layers._dense import Dense
@@ -197,7 +197,9 @@ def make_causal_mask(n_q: int, n_k: int | None = None) -> jax.Array:
         >>> make_causal_mask(3).astype(int).tolist()
         [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     """
-    return jnp.arange(n_q if n_k is None else n_k) <= jnp.arange(n_q)[:, None]
+    n_q = whole("make_causal_mask", "n_q", n_q, 0)
+    n_k = n_q if n_k is None else whole("make_causal_mask", "n_k", n_k, 0)
+    return jnp.arange(n_k) <= jnp.arange(n_q)[:, None]
 
 
 def make_padding_mask(lengths: Any, n_k: int) -> jax.Array:
@@ -213,4 +215,11 @@ def make_padding_mask(lengths: Any, n_k: int) -> jax.Array:
         >>> (make_padding_mask([1, 3], 3) & make_causal_mask(3)).shape
         (2, 3, 3)
     """
-    return (jnp.arange(n_k) < jnp.asarray(lengths)[:, None])[:, None]
+    check_numbers("make_padding_mask", lengths=lengths)
+    lengths = jnp.asarray(lengths)
+    if lengths.ndim != 1:
+        raise ValueError(
+            f"make_padding_mask expects a list of lengths, (N,), got {short(lengths)}."
+        )
+    n_k = whole("make_padding_mask", "n_k", n_k, 0)
+    return (jnp.arange(n_k) < lengths[:, None])[:, None]

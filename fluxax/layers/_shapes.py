@@ -162,6 +162,8 @@ def as_array(layer: Any, x: Any) -> jax.Array:
 def as_input(layer: Any, x: Any, weight: Any = None) -> jax.Array:
     """Floating input, in the weights' type; boolean input (one-hot) counts as 0 and 1."""
     x = as_array(layer, x)
+    if weight is not None and not hasattr(weight, "dtype"):
+        raise unfit(layer, f"expects arrays as its parameters, got {short(weight)}")
     if jnp.issubdtype(x.dtype, jnp.integer):
         raise unfit(
             layer,

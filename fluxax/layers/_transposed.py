@@ -112,6 +112,14 @@ class ConvTranspose(Module):
             (s - low, s - high + extra)
             for s, (low, high), extra in zip(spread, self.pad, self.outpad, strict=True)
         ]
+        sizes = [
+            (size - 1) * stride + 1 + low + high - reach
+            for size, stride, (low, high), reach in zip(
+                x.shape[1:-1], self.stride, padding, spread, strict=True
+            )
+        ]
+        if min(sizes) < 1:
+            raise unfit(self, f"expects a larger image for its padding, got {short(x)}")
         weight = self.weight if self.flipkernel else lax.rev(self.weight, range(n))
         y = lax.conv_general_dilated(
             x,
@@ -123,8 +131,6 @@ class ConvTranspose(Module):
             dimension_numbers=AXES[n],
             feature_group_count=self.groups,
         )
-        if 0 in y.shape[1:-1]:
-            raise unfit(self, f"expects a larger image for its padding, got {short(x)}")
         return unit(y, self.bias, self.activation)
 
     def _by_group(self, weight: jax.Array) -> jax.Array:

@@ -70,7 +70,8 @@ def _check_array(who: str, leaf: Leaf, array: Any, where: str) -> None:
             f"{who} expects concrete arrays, got a traced one at {where}. "
             "Call it outside of jax.jit."
         )
-    if not _tree.is_array(array) or tuple(array.shape) != leaf.shape:
+    fits = _tree.is_array(array) and tuple(array.shape) == leaf.shape
+    if not fits or not _tree.is_inexact(array):
         bfloat16 = leaf.dtype == "bfloat16"
         wanted = leaf.shape if bfloat16 else short(np.empty(leaf.shape, leaf.dtype))
         raise ValueError(
