@@ -42,3 +42,14 @@ def test_nothing_is_shown_twice_or_that_is_not_there() -> None:
     assert sorted(shown()) == sorted(set(shown()))
     assert [name for name in shown() if not hasattr(fx, name)] == []
     assert set(ROOMS) <= set(shown())
+
+
+def test_links_stay_among_the_pages() -> None:
+    link = re.compile(r"\]\((?!\w+:|#)([^)#]+)")
+    lost = {
+        f"{page.relative_to(DOCS)}: {target}"
+        for page in DOCS.rglob("*.md")
+        for target in link.findall(page.read_text("utf-8"))
+        if not (path := (page.parent / target).resolve()).is_relative_to(DOCS) or not path.exists()
+    }
+    assert lost == set()
