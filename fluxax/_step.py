@@ -25,7 +25,7 @@ from fluxax._implicit._styles import check_held, check_loss
 from fluxax._jax import ArrayImpl, beside
 from fluxax._module import Module
 from fluxax._parameters import put
-from fluxax.kernels import not_taken, options_for
+from fluxax.kernels import chosen, not_taken, options_for
 from fluxax.optimisers import _apply
 from fluxax.optimisers._gather import Gather, make_gather
 from fluxax.optimisers._match import match_model
@@ -108,8 +108,8 @@ def merged(program: Program, parameters: Any, others: Any) -> list[Any]:
 def _finite(values: list[Any]) -> Any:
     """Whether all numbers are finite: 0 · x is 0 just then, and zeros add up without overflow.
 
-    Small arrays are looked at together, one kernel for all of them. A product with zeros reads
-    large ones at the speed of memory, where a sum takes 1.7 times as long.
+    Small arrays are looked at together, one kernel for all of them. On a CPU a product with zeros
+    reads large ones at the speed of memory, where a sum takes 1.7 times as long.
     """
     small: dict[Any, list[Any]] = {}
     for v in values:
@@ -123,7 +123,8 @@ def _finite(values: list[Any]) -> Any:
 
 def _zeros(array: Any) -> Any:
     """Zeros for rows of finite numbers, NaN for others."""
-    if array.ndim < 2 or array.shape[-1] < 32 or array.dtype not in (np.float32, np.float64):
+    wide = array.ndim > 1 and array.shape[-1] >= 32 and array.dtype in (np.float32, np.float64)
+    if not (wide and chosen()):
         return array * 0
     rows = array.reshape(-1, array.shape[-1])
     # behind the barrier XLA does not know that these are zeros

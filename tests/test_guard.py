@@ -127,6 +127,28 @@ def test_huge_but_finite_numbers_pass() -> None:
     np.testing.assert_allclose(big["w"], [-30.0, -30.0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(80, 80), (6400,), (400, 16), (2, 40, 80)], ids=str)
+@pytest.mark.parametrize("way", ["trainstep", "pieces", "plain"])
+def test_one_bad_number_in_a_large_gradient(shape: tuple[int, ...], way: str) -> None:
+    def root(model: Any, x: Any) -> Any:  # of zero: its derivative is infinite
+        return jnp.sum(jnp.sqrt(model["w"].ravel()[-7]) * x)
+
+    huge = lambda model, x: jnp.sum(model["w"] * 3e38 * x)
+    model = {"w": jnp.zeros(shape)}
+    opt_state = fx.setup(fx.Descent(1e-37), model)
+    for x in (1.0, -1.0, 0.0):  # to ∞, -∞, NaN
+        data = np.full((40 if way == "pieces" else 1, 1), x, np.float32)
+        with fx.kernels.choose("plain" if way == "plain" else "auto"):
+            if way == "pieces":
+                with pytest.raises(fx.NonFiniteLoss):
+                    fx.train(root, model, fx.DataLoader(data, batchsize=1), opt_state)
+            else:
+                assert float(fx.trainstep(root, model, data, opt_state)) == 0.0
+        assert not model["w"].any()
+    fx.trainstep(huge, model, np.ones((1, 1), np.float32), opt_state)
+    np.testing.assert_allclose(model["w"], np.full(shape, -30.0), rtol=1e-5)
+
+
 # --- layers with state ---------------------------------------------------------------------
 
 
