@@ -121,6 +121,28 @@ def test_numbers_are_those_of_the_compiled_call() -> None:
     assert fx.explain()[-1].compiled
 
 
+def test_inside_another_transformation_it_is_still_a_number() -> None:
+    rows = np.full(3, 2.0)
+    scaled = lambda w: fx.gradient(lambda v: jnp.sum(v) * float(rows[0]), w)[0]
+    np.testing.assert_allclose(jax.jit(scaled)(jnp.ones(3)), 2.0)
+
+
+def test_without_a_gradient_too() -> None:
+    rows, noted = np.ones(3), []
+
+    def f(x: Any) -> Any:
+        noted.append(1)
+        return rows.at[0].set(4.0) + x.at[1].set(5.0)
+
+    def writes() -> None:
+        rows[0] = 1.0
+
+    with quiet():
+        np.testing.assert_allclose(fx.compiled(f)(np.ones(3)), [5, 6, 2])
+    with fx.eager(), pytest.raises(TypeError, match="leave NumPy arrays"):
+        fx.compiled(writes)()
+
+
 def test_what_it_keeps_of_them_is_the_callers_array() -> None:
     rows, kept = np.ones(3), []
 

@@ -274,8 +274,9 @@ def _where(f: Any) -> str:
 def call(f: Any, args: tuple[Any, ...], *, training: bool) -> Any:
     """`f(*args)` uncompiled, without a gradient."""
     note = take_pending()
-    with objective(training):
-        value = f(*args)
+    given = [jnp.asarray(a) if type(a) is np.ndarray and not no_numbers(a) else a for a in args]
+    with objective(training), as_jax([f, _user_objects(args)], ()):
+        value = f(*given)
     note()
     return value
 
@@ -312,7 +313,8 @@ def as_jax(f: Any, kept: Container[int]) -> Iterator[None]:
     for array in locked:
         array.flags.writeable = False
     try:
-        with jax_arrays(f, arrays, kept):
+        # inside another JAX transformation all that is done to a JAX array is traced
+        with jax_arrays(f, [] if tracing() else arrays, kept):
             yield
     except (ValueError, TypeError) as error:
         if "read-only" in str(error) or "JAX arrays are immutable" in str(error):
