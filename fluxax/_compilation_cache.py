@@ -19,6 +19,10 @@ def compilation_cache(folder: Any) -> None:
     Programs are found by their content, the versions of JAX and XLA, and the machine, so a stale
     one is never used. Tracing is not saved, only compiling. The folder is not cleaned up by itself.
 
+    The price, on a CPU: a step whose intermediate results take more than 64 MB runs up to 1.5 times
+    as long, since XLA keeps only programs that take their memory as one block, which the system
+    zeroes at each call (docs/design/cpu.md). For long runs of such nets leave it off.
+
     The environment variable `FLUXAX_CACHE=folder` does the same when fluxax is imported.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -202,6 +203,25 @@ def test_a_piece_of_memory_holds_the_largest_array(no_flags: pytest.MonkeyPatch)
     assert kernels.options_for(_jaxpr(big, 4096), "cpu")[_options.PIECES] == 4 * 4096**2
     turns = lambda x: jax.lax.scan(lambda c, _: (big(x) + c, None), 0.0, None, length=10)[0]
     assert kernels.options_for(_jaxpr(turns, 2048), "cpu")[_options.PIECES] == 40 * 2048**2
+
+
+def test_a_program_kept_on_disk_has_one_block_of_memory(
+    no_flags: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def loss(w: Any, x: Any) -> Any:  # some 16 MB for each intermediate result
+        for _ in range(6):
+            x = jnp.tanh(x @ w)
+        return jnp.sum(x)
+
+    w, x = jnp.eye(64), jnp.ones((1 << 16, 64))
+    fx.compilation_cache(tmp_path)
+    try:
+        assert _options.PIECES not in (kernels.options_for(_jaxpr(jnp.sin), "cpu") or {})
+        fx.gradient(loss, w, x)  # JAX warns if it cannot keep it, and warnings are errors
+    finally:
+        fx.compilation_cache(None)
+    assert any("gradient" in path.name for path in tmp_path.iterdir())
+    assert _options.PIECES in (kernels.options_for(_jaxpr(jnp.sin), "cpu") or {})
 
 
 def test_the_environment_goes_first(no_flags: pytest.MonkeyPatch) -> None:

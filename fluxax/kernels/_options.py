@@ -35,7 +35,8 @@ def options_for(
 
     The rule, on a CPU only: barriers stay where kernels put them, but not in a program with a
     loop; YNNPACK is off for a program with a convolution in it, with a jaxlib that has YNNPACK; and
-    temporary memory comes in pieces that can be kept for the next step. (XLA turns a small loop
+    temporary memory comes in pieces that can be kept for the next step, unless programs are kept
+    on disk (`compilation_cache`), which XLA refuses for those with pieces. (XLA turns a small loop
     into one kernel, and cannot do that with a barrier inside: "Unhandled opcode for elemental IR
     emission: opt-barrier".)
 
@@ -65,7 +66,8 @@ def options_for(
     options: dict[str, Any] = {DISABLED: BARRIERS} if chosen() and not loops else {}
     if _has_ynnpack(jaxlib_version.__version__) and _has(jaxpr, "conv_general_dilated"):
         options[YNNPACK] = ""
-    options[PIECES] = max(PIECE, _largest(jaxpr))
+    if not _on_disk():
+        options[PIECES] = max(PIECE, _largest(jaxpr))
     flags = os.environ.get("XLA_FLAGS", "")
     return {name: value for name, value in options.items() if name not in flags} or None
 
@@ -97,6 +99,12 @@ def _largest(jaxpr: Any, times: int = 1) -> int:
 
 def _bytes(aval: Any) -> int:
     return aval.size * aval.dtype.itemsize if hasattr(aval, "dtype") else 0
+
+
+def _on_disk() -> bool:
+    """Whether JAX keeps programs on disk, which it can only where their memory is one block."""
+    kept = jax.config.values
+    return bool(kept["jax_compilation_cache_dir"] and kept["jax_enable_compilation_cache"])
 
 
 def _has_ynnpack(version: str) -> bool:
