@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import namedtuple
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -244,6 +246,18 @@ def test_roots_that_are_no_modules(kind: str) -> None:
     arrays = jax.tree.leaves(model)
     close(sorted(a.size for a in arrays), [1, 2])
     close(max(arrays, key=np.size), dense.weight)
+
+
+@pytest.mark.parametrize("way", ["list", "loader", "eager"])
+def test_a_loss_that_is_a_number_of_the_code(way: str) -> None:
+    model = {"w": jnp.ones(())}
+    opt_state = fx.setup(fx.Descent(0.1), model)
+    data: Any = fx.DataLoader(np.ones(2), batchsize=1) if way == "loader" else [1.0, 2.0]
+    with fx.eager() if way == "eager" else nullcontext(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it does not depend on the model
+        losses = fx.train(lambda m, x: 2.0, model, data, opt_state)
+    assert losses.tolist() == [2.0, 2.0]
+    assert float(model["w"]) == 1.0
 
 
 def test_the_model_is_the_same_object_after() -> None:

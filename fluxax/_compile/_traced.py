@@ -54,7 +54,8 @@ class Program:
 
     def run(self, inputs: Any) -> list[Any]:
         """The outputs, then the written states; to be traced."""
-        return eval_jaxpr(self.closed.jaxpr, self.closed.consts, *inputs)
+        outs = eval_jaxpr(self.closed.jaxpr, self.closed.consts, *inputs)
+        return [jnp.asarray(x) if isinstance(x, (bool, int, float)) else x for x in outs]
 
     def value_and_grads(self, inputs: Any, used: list[int]) -> tuple[list[Any], list[Any]]:
         """All outputs, and the gradient of the first by the inputs `used`; to be traced."""
