@@ -197,7 +197,7 @@ def _of_loss(held: Held, replay: Replay) -> Finding:
     found = [f"the last one {_ranges(gave)}"] if gave else []
     found += [f"{path}{_word(held, path)} is {_range(array)}" for path, array in _inputs(held)]
     text = "Every layer gave finite numbers, so it was in the loss itself"
-    return Finding("loss", f"{text}: {', '.join(found)}.")
+    return Finding("loss", f"{text}: {', '.join(found)}." if found else f"{text}.")
 
 
 def _backward(replay: Replay, slots: list[Slot]) -> Finding:

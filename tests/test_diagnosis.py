@@ -265,6 +265,12 @@ def test_model_and_state_are_those_of_single_steps(way: str) -> None:
     assert snapshot(model, opt_state, other) == snapshot(twin, twin_state, twin_other)
 
 
+def test_a_loss_of_no_layers_and_no_arrays() -> None:
+    error = stopped(lambda m, x: m["w"] * np.nan, {"w": jnp.ones(())}, [1.0])
+    assert error.path == "loss"
+    assert "it was in the loss itself. The learning" in str(error)
+
+
 def test_an_uncompiled_loss_is_not_run_again() -> None:
     seen: list[int] = []
 
