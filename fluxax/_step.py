@@ -140,6 +140,10 @@ def _held(program: Program, inputs: list[Any], outs: list[Any], good: Any, alive
     return held
 
 
+#: Compares a state tree with a model once more, an error where they differ.
+Check = Callable[[], Any]
+
+
 class Plan(NamedTuple):
     """A state tree that was checked against a model, and how to run its steps."""
 
@@ -184,13 +188,14 @@ def step(
         alive = _always(plan)
     purpose = plan.purposes.get(len(args)) or _new_purpose(plan, len(args))
     frozen = lambda: _frozen_modules(opt_state, model)
+    check = lambda: match_model(who, opt_state, model)
     found = find(loss, args, purpose, frozen)
     if found is None:
         check_loss(who, loss, args)
         return _uncompiled(loss, model, args, opt_state, purpose.differentiated, alive)
     while True:
         try:
-            return _run(plan, found, model, alive)
+            return _run(plan, found, model, alive, check)
         except ShapeMiss:
             again = find_slowly(found.site, loss, args, purpose, frozen)
             if again is None:
@@ -206,8 +211,9 @@ def _new_purpose(plan: Plan, n: int) -> Purpose:
     return purpose
 
 
-def _fused(plan: Plan, found: Found, model: Any) -> Fused:
+def _fused(plan: Plan, found: Found, model: Any, check: Check) -> Fused:
     """The step of an objective's program for the leaves of a plan."""
+    check()  # another program: the model may be another than the one the plan was made with
     program, key = found.program, plan.group.key
     if key not in program.extra:
         program.extra[key] = Fused(program, plan.moving, plan.labels)
@@ -236,14 +242,16 @@ def attempt(
     found = find(loss, args, purpose, lambda: _frozen_modules(opt_state, model))
     if found is None:
         return None
-    return _ready(plan, found, model, _always(plan) if alive is None else alive)
+    check = lambda: match_model(who, opt_state, model)
+    return _ready(plan, found, model, _always(plan) if alive is None else alive, check)
 
 
-def _ready(plan: Plan, found: Found, model: Any, alive: Any) -> Ready:
+def _ready(plan: Plan, found: Found, model: Any, alive: Any, check: Check) -> Ready:
     program, (parameters, others, _, _) = found.program, found.got
-    fused = plan.fused.get(program) or _fused(plan, found, model)
-    if fused.fresh and not program.fits(merged(program, parameters, others)):
+    fused = plan.fused.get(program)
+    if (fused is None or fused.fresh) and not program.fits(merged(program, parameters, others)):
         raise ShapeMiss  # a program would be made of a jaxpr that was traced with other types
+    fused = fused or _fused(plan, found, model, check)
     store = plan.store
     if store.shared:
         store.owned()
@@ -273,8 +281,8 @@ def _commit(plan: Plan, fused: Fused, found: Found, model: Any, new: Any) -> tup
     return outs, good
 
 
-def _run(plan: Plan, found: Found, model: Any, alive: Any) -> Step:
-    fused, arguments, commit, record = _ready(plan, found, model, alive)
+def _run(plan: Plan, found: Found, model: Any, alive: Any, check: Check) -> Step:
+    fused, arguments, commit, record = _ready(plan, found, model, alive, check)
     if not fused.fresh:
         outs, good = whole(fused.call, arguments, commit)
         return Step(found.program.value(outs), good)
@@ -346,7 +354,13 @@ def _make_plan(who: str, opt_state: Any, model: Any) -> Plan:
     labels = [_tree.path_string(path, root_label(model)) for path, _ in first.values()]
     group = Group(leaves, extra=tuple(labels))
     tokens = {path: leaf.token for path, leaf, _ in found}
-    tree = make_gather(opt_state, tokens, lambda x, k: f"{x}.token is {k}") if tokens else None
+    try:
+        tree = make_gather(opt_state, tokens, lambda x, k: f"{x}.token is {k}") if tokens else None
+    except KeyError:  # nested alike, but of other containers
+        raise TypeError(
+            f"{who} expects the state tree that setup gave, got a {type(opt_state).__name__} with "
+            "parts of one. Pass opt_state as it is."
+        ) from None
     plan = Plan(tree, group, store, labels, _frozen_paths(opt_state, model), leaves, {}, {})
     _recent.insert(0, (type(model), plan))
     del _recent[_RECENT:]

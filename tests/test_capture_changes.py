@@ -377,6 +377,13 @@ def ties_made_and_broken_later() -> Turns:
     yield f, 6
 
 
+@case(traces=4)
+def numpy_and_jax_functions_in_a_variable() -> Turns:
+    for f, factor in ((np.sum, 1), (jnp.sum, 1), (np.mean, 0.5), (jnp.add, 2), (np.sum, 1)):
+        g = (lambda w: jnp.sum(f(w**2, w**2))) if f is jnp.add else (lambda w: f(w**2))
+        yield g, factor
+
+
 @pytest.mark.parametrize("name", list(case.table))
 def test_arithmetic(name: str) -> None:
     check_case(*case.table[name])

@@ -264,3 +264,20 @@ def test_statistics_of_a_layer_from_outside_stay_if_the_value_is_not_finite(
     assert math.isfinite(value) != bad
     after = np.asarray(norm.mean), np.asarray(norm.var)
     assert all(np.array_equal(a, b) == bad for a, b in zip(before, after, strict=True))
+
+
+def with_aux(k: Any) -> Any:
+    return jnp.sum(k**3), {"double": 2 * k, "name": "x"}
+
+
+@pytest.mark.parametrize("way", ["compiled", "eager", "jit"])
+def test_a_gradient_inside_a_gradient_shows_its_value(way: str) -> None:
+    outer = lambda v: jnp.sum(fx.withgradient(with_aux, v).val[1]["double"])
+    value = lambda v: fx.withgradient(lambda k: jnp.sum(k**2), v).val
+    x = jnp.array([1.0, 3.0])
+    with fx.eager() if way == "eager" else nullcontext():
+        if way == "jit":
+            assert jax.jit(outer)(x) == 8.0
+            return
+        np.testing.assert_allclose(fx.gradient(outer, x)[0], [2.0, 2.0])
+        np.testing.assert_allclose(fx.gradient(value, x)[0], [2.0, 6.0])

@@ -387,3 +387,42 @@ def test_the_item_is_counted_where_steps_are_kept_together(monkeypatch: pytest.M
         fx.train(lambda m, x: jnp.sum(m(x)), model, data, fx.setup(fx.Descent(1.0), model))
     assert (caught.value.index, caught.value.losses.shape) == (17, (17,))
     assert caught.value.path == "batch"
+
+
+def other_layer(model: Any) -> Any:
+    model.layers.append(fx.Dense(1, 1))
+    return model
+
+
+@pytest.mark.parametrize("way", ["train", "trainstep"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        other_layer,
+        lambda m: fx.Chain(m.layers[0]),
+        lambda m: fx.Chain(fx.Dense(2, 3), fx.Dense(3, 4)),
+        lambda m: fx.Chain(m.layers[0], fx.Dense(3, 1, bias=False)),
+    ],
+    ids=["more", "fewer", "shapes", "no bias"],
+)
+def test_another_models_state_is_refused_after_steps_too(change: Any, way: str) -> None:
+    model, x = fx.Chain(fx.Dense(2, 3), fx.Dense(3, 1)), jnp.ones((4, 2))
+    loss, opt_state = lambda m, x: jnp.sum(m(x) ** 2), fx.setup(fx.Adam(), model)
+    run = lambda m: (
+        fx.trainstep(loss, m, x, opt_state)
+        if way == "trainstep"
+        else fx.train(loss, m, [x], opt_state)
+    )
+    run(model)
+    model = change(model)
+    before = snapshot(model, opt_state)
+    with pytest.raises(ValueError, match=rf"^{way} expects .* Call setup"):
+        run(model)
+    assert snapshot(model, opt_state) == before
+
+
+def test_parts_of_a_state_tree_in_a_dict_are_refused() -> None:
+    model = fx.Chain(fx.Dense(2, 1))
+    tree = fx.setup(fx.Adam(), model)
+    with pytest.raises(TypeError, match=r"^trainstep expects the state tree that setup gave, got a"):
+        fx.trainstep(lambda m, x: jnp.sum(m(x)), model, jnp.ones((1, 2)), {"layers": tree.layers})

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fluxax import _tree
@@ -190,6 +191,9 @@ _TAKERS: dict[type, Taker] = {
     functools.partial: Capture.take_partial,
     jax.custom_jvp: Capture.take_rule,
     jax.custom_vjp: Capture.take_rule,
+    np.ufunc: Capture.take_numpy_function,
+    type(np.mean): Capture.take_numpy_function,
+    jnp.ufunc: Capture.take_numpy_function,
     operator.attrgetter: Capture.take_getter,
     operator.itemgetter: Capture.take_getter,
     operator.methodcaller: Capture.take_getter,

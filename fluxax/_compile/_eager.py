@@ -109,6 +109,10 @@ def _settled(value: Any, originals: dict[int, Any]) -> Any:
     return kind.rebuild(value, [_settled(v, originals) for _, v in kind.parts(value)])
 
 
+def _tracers(value: Any) -> list[Any]:
+    return [value] if is_tracer(value) else [v for _, v in _tree.walk(value) if is_tracer(v)]
+
+
 class Guard(NamedTuple):
     """A training step asks that nothing is kept unless all is finite, and has frozen parts."""
 
@@ -206,11 +210,12 @@ def _differentiate(
             out = kept["out"] = _call(f, args, made)
         loss = loss_array(out)
         check_loss(loss, _where(f))
-        return loss
+        kept["traced"] = _tracers(out)
+        return loss, kept["traced"]
 
     try:
         with values_shown(), as_jax(reached, variables.arrays):
-            loss, pull = jax.vjp(of_leaves, leaves)
+            loss, pull, values = jax.vjp(of_leaves, leaves, has_aux=True)
     finally:
         settle_reached(reached)
     one = jnp.ones((), loss.dtype)
@@ -222,7 +227,8 @@ def _differentiate(
     kept["copies"].write_back(good)
     if not good:
         before.put_back()
-    return _settled(kept["out"], {}), variables.nested(args, grads, ints)
+    known = {id(t): v for t, v in zip(kept["traced"], values, strict=True)}
+    return _settled(kept["out"], known), variables.nested(args, grads, ints)
 
 
 def _user_objects(args: tuple[Any, ...]) -> list[Any]:
