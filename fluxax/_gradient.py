@@ -18,6 +18,7 @@ from fluxax._errors import warn
 from fluxax._implicit._grads import Grads
 from fluxax._implicit._params import Live, Params
 from fluxax._implicit._styles import check_gradient
+from fluxax._jax import alias
 from fluxax._module import Module
 from fluxax.kernels import not_taken, options_for
 
@@ -34,6 +35,8 @@ def gradient(f: Any, *args: Any) -> Any:
 
     `f(*args)` must be a real scalar. A gradient is nested like its argument: a Module gives a
     `Node` with the same attribute names. `None` stands where there is no path to the result.
+    An array that is passed as two arguments has a derivative by each; in two places of a model
+    it is tied, and the sum of both stands at the first.
 
     Args:
         f: any Python callable; it is compiled at its first call and the program is used again,
@@ -71,6 +74,8 @@ def withgradient(f: Any, *args: Any) -> ValueAndGradient:
     """
     if not args or type(args[0]) is Params:
         return _by_params(f, args)
+    if len(args) > 1:
+        args = _apart(args)
     purpose = _purposes[len(args)] if len(args) < len(_purposes) else _purpose(len(args))
     found = find(f, args, purpose)
     if found is None:
@@ -100,6 +105,19 @@ def _by_params(f: Any, args: tuple[Any, ...]) -> ValueAndGradient:
         )
     value, (grads,) = withgradient(f, live)
     return ValueAndGradient(value, grads if type(grads) is Grads else Grads(live, grads))
+
+
+def _apart(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Arguments of which no two are one array: `f(x, x)` has a derivative by each of them."""
+    seen = set(map(id, args))
+    if len(seen) == len(args):
+        return args
+    apart = []
+    for arg in args:
+        again = id(arg) not in seen and _tree.is_array(arg)
+        apart.append(alias(arg) if again else arg)
+        seen.discard(id(arg))
+    return tuple(apart)
 
 
 def _purpose(n: int) -> Purpose:

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax._src import config as _config
 from jax._src import core as _core
 from jax._src import util as _util
@@ -50,6 +51,16 @@ def beside(host: Any, like: Any) -> Any:
     """
     firm = type(like) is ArrayImpl and like.committed
     return jax.device_put(host, like.sharding if firm else None)
+
+
+def alias(array: Any) -> Any:
+    """Another array object that has the same memory."""
+    if isinstance(array, np.ndarray):
+        return array.view()
+    if type(array) is not ArrayImpl:
+        return jnp.copy(array)
+    where, firm = array.sharding, array.committed
+    return _ArrayImpl(array.aval, where, array._arrays, committed=firm, _skip_checks=True)
 
 
 def weak(array: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -351,3 +352,18 @@ def test_programs_for_many_values_are_bounded_and_say_so() -> None:
         run()
     assert len(seen) == 1
     assert "before the lambda" in str(seen[0].message)
+
+
+@pytest.mark.parametrize("make", [jnp.array, np.array], ids=["jax", "numpy"])
+@pytest.mark.parametrize("way", ["compiled", "eager", "jit", "grad"])
+def test_one_array_as_two_arguments_has_two_derivatives(way: str, make: Any) -> None:
+    x = make([1.0, 3.0], "float32")
+    loss = lambda a, b: jnp.sum(a * b**2)
+    if way == "grad":
+        total = jax.grad(lambda v: fx.withgradient(loss, v, v).val)(x)
+        np.testing.assert_allclose(total, [3.0, 27.0])
+        return
+    with fx.eager() if way == "eager" else contextlib.nullcontext():
+        run = lambda v: fx.gradient(loss, v, v)
+        grads = (jax.jit(run) if way == "jit" else run)(x)
+    np.testing.assert_allclose(grads, [[1.0, 9.0], [2.0, 18.0]])

@@ -145,3 +145,12 @@ def test_traces_are_forgotten_and_programs_are_not() -> None:
     assert len(traces) == before
     jax.make_jaxpr(lambda x: helper(x))(X)
     assert traces[-1] == 3.0
+
+
+def test_an_alias_is_another_object_with_the_same_memory() -> None:
+    for array in (jnp.arange(3.0), jax.device_put(jnp.arange(3.0), jax.devices()[0])):
+        again = _jax.alias(array)
+        assert again is not array
+        assert again.unsafe_buffer_pointer() == array.unsafe_buffer_pointer()
+        assert (again.committed, again.sharding) == (array.committed, array.sharding)
+        np.testing.assert_array_equal(again + 1, [1, 2, 3])

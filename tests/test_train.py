@@ -14,10 +14,7 @@ import numpy as np
 import pytest
 
 import fluxax as fx
-from fluxax._pass import Pass
 from tests.witness import compiling, snapshot
-
-LOSSES = Pass.losses
 
 RULES = [
     fx.Descent(0.1),
@@ -360,69 +357,3 @@ def test_another_dtype_is_another_program(way: str, kind: str) -> None:
         assert float(found) == (8.0 if dtype == np.float32 else 12.0)
         (after,) = fx.trainables(model)
         assert after.dtype == dtype
-
-
-def test_what_many_steps_gave_is_kept_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(items: int) -> Any:
-        fx.seed(0)
-        model = fx.Dense(2, 1)
-        data = [(jnp.full((1, 2), i / 8), jnp.zeros((1, 1))) for i in range(items)]
-        loss = lambda m, x, y: (fx.mse(m(x), y), {"x": x, "name": "a"} if items > 40 else {"x": x})
-        return fx.train(loss, model, data, fx.setup(fx.Descent(0.1), model), has_aux=True)
-
-    singly = [run(40), run(41)]
-    monkeypatch.setattr(Pass, "_TOGETHER", 3)
-    held = []
-    monkeypatch.setattr(Pass, "losses", lambda self: held.append(self.taken) or LOSSES(self))
-    jax.tree.map(np.testing.assert_array_equal, [run(40), run(41)], singly)
-    assert len(held[0]) < 25
-    assert len(held[1]) == 41  # a string among them
-
-
-def test_the_item_is_counted_where_steps_are_kept_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Pass, "_TOGETHER", 2)
-    model = fx.Dense(1, 1, init=fx.ones32)
-    data = [jnp.full((1, 1), np.nan if i == 17 else 1.0) for i in range(40)]
-    with pytest.raises(fx.NonFiniteLoss) as caught:
-        fx.train(lambda m, x: jnp.sum(m(x)), model, data, fx.setup(fx.Descent(1.0), model))
-    assert (caught.value.index, caught.value.losses.shape) == (17, (17,))
-    assert caught.value.path == "batch"
-
-
-def other_layer(model: Any) -> Any:
-    model.layers.append(fx.Dense(1, 1))
-    return model
-
-
-@pytest.mark.parametrize("way", ["train", "trainstep"])
-@pytest.mark.parametrize(
-    "change",
-    [
-        other_layer,
-        lambda m: fx.Chain(m.layers[0]),
-        lambda m: fx.Chain(fx.Dense(2, 3), fx.Dense(3, 4)),
-        lambda m: fx.Chain(m.layers[0], fx.Dense(3, 1, bias=False)),
-    ],
-    ids=["more", "fewer", "shapes", "no bias"],
-)
-def test_another_models_state_is_refused_after_steps_too(change: Any, way: str) -> None:
-    model, x = fx.Chain(fx.Dense(2, 3), fx.Dense(3, 1)), jnp.ones((4, 2))
-    loss, opt_state = lambda m, x: jnp.sum(m(x) ** 2), fx.setup(fx.Adam(), model)
-    run = lambda m: (
-        fx.trainstep(loss, m, x, opt_state)
-        if way == "trainstep"
-        else fx.train(loss, m, [x], opt_state)
-    )
-    run(model)
-    model = change(model)
-    before = snapshot(model, opt_state)
-    with pytest.raises(ValueError, match=rf"^{way} expects .* Call setup"):
-        run(model)
-    assert snapshot(model, opt_state) == before
-
-
-def test_parts_of_a_state_tree_in_a_dict_are_refused() -> None:
-    model = fx.Chain(fx.Dense(2, 1))
-    tree = fx.setup(fx.Adam(), model)
-    with pytest.raises(TypeError, match=r"^trainstep expects the state tree that setup gave, got a"):
-        fx.trainstep(lambda m, x: jnp.sum(m(x)), model, jnp.ones((1, 2)), {"layers": tree.layers})

@@ -151,8 +151,8 @@ class Functions(Walk):
     def take_numpy_function(self, f: Any, label: str) -> Spec:
         """A function of NumPy's or JAX's own kind; one made of a user's may read anything."""
         inner = getattr(f, "_func", None) or getattr(f, "__wrapped__", None)
-        made = is_user_function(inner) or any("O->O" in kind for kind in getattr(f, "types", ())[:1])
-        if made:
+        of_objects = any("O->O" in kind for kind in getattr(f, "types", ())[:1])
+        if is_user_function(inner) or of_objects:
             return self._opaque(f, label)
         return self._const(f, label, identical=True)
 
