@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -74,6 +75,13 @@ MESSAGES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: fx.Dense(2, 3, init=lambda *shape: ones(3, 2)),
         ValueError,
         "Dense expects init to return an array of shape (2, 3), got f32[3,2].",
+    ),
+    "init of JAX's": (
+        lambda: fx.Dense(2, 3, init=jax.nn.initializers.he_normal()),
+        TypeError,
+        "Dense expects init to be called with the sizes, as fx.glorot_uniform is, got one of JAX's, "
+        "which takes a key and a shape. Write "
+        "init=lambda *shape: initializer(jax.random.key(0), shape).",
     ),
     "no batch": (
         lambda: fx.Conv((3, 3), 3, 4)(ones(8, 8, 3)),

@@ -99,6 +99,12 @@ def sizes(who: str, given: tuple[Any, ...], activation: Any) -> tuple[tuple[int,
 def drawn(who: str, init: Any, shape: tuple[int, ...], rng: Any = None) -> jax.Array:
     """What an initialiser gives for a shape, checked; `rng` is passed on only if there is one."""
     function(who, init, "init")
+    if "jax" in str(getattr(init, "__module__", "")) and "initializers" in init.__module__:
+        raise TypeError(
+            f"{who} expects init to be called with the sizes, as fx.glorot_uniform is, got one of "
+            "JAX's, which takes a key and a shape. Write "
+            "init=lambda *shape: initializer(jax.random.key(0), shape)."
+        )
     array = init(*shape) if rng is None else init(*shape, rng=rng)
     if not hasattr(array, "shape") or tuple(array.shape) != shape:
         raise ValueError(
