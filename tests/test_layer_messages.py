@@ -79,8 +79,8 @@ MESSAGES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "init of JAX's": (
         lambda: fx.Dense(2, 3, init=jax.nn.initializers.he_normal()),
         TypeError,
-        "Dense expects init to be called with the sizes, as fx.glorot_uniform is, got one of JAX's, "
-        "which takes a key and a shape. Write "
+        "Dense expects init to be called with the sizes, as fx.glorot_uniform is, got one of "
+        "JAX's, which takes a key and a shape. Write "
         "init=lambda *shape: initializer(jax.random.key(0), shape).",
     ),
     "no batch": (
