@@ -71,23 +71,34 @@ def _(primals: Any, tangents: Any) -> Any:
         i, f, g, o = gates = _gates(xs, h, w)
         c = f * c + i * g
         tanh_c = jnp.tanh(c)
-        return (o * tanh_c, c), (o * tanh_c, c, tanh_c, jnp.concatenate(gates, -1))
+        return (o * tanh_c, c), (o * tanh_c, c, tanh_c, gates)
 
     (_, last), (hs, cs, tanhs, gates) = lax.scan(step, (h, c), xs)
     before = lambda first, all: jnp.concatenate([first[None], all[:-1]])
     back = lax.optimization_barrier(w.T)  # kept out of the loop
+    at = _derivatives(gates, before(c, cs), tanhs)
 
     def tangent(state: Any, at: Any) -> Any:
         dh, dc = state
-        dz, c, tanh_c, gates = at
-        i, f, g, o = jnp.split(gates, 4, -1)
+        dz, by_i, by_f, by_g, by_o, by_c, forget = at
         dz = dz + lax.dot_general(dh, back, (((1,), (1,)), ((), ())))
         di, df, dg, do = jnp.split(dz, 4, -1)
-        dc = f * dc + c * f * (1 - f) * df + g * i * (1 - i) * di + i * (1 - g * g) * dg
-        dh = o * (1 - tanh_c * tanh_c) * dc + tanh_c * o * (1 - o) * do
+        dc = forget * dc + by_f * df + by_i * di + by_g * dg
+        dh = by_c * dc + by_o * do
         return (dh, dc), dh
 
     rows = before(h, hs).reshape(-1, h.shape[-1])
     dz = lax.optimization_barrier(dxs + (rows @ dw).reshape(dxs.shape))
-    (_, dlast), dhs = lax.scan(tangent, (dh, dc), (dz, before(c, cs), tanhs, gates))
+    (_, dlast), dhs = lax.scan(tangent, (dh, dc), (dz, *at))
     return (hs, last), (dhs, dlast)
+
+
+def _derivatives(gates: list[Any], c: Any, tanh_c: Any) -> tuple[Any, ...]:
+    """Of the cell by what goes into its gates, of the output by that of its gate and by the cell.
+
+    For all times at once; in the loop each would be a small kernel and a copy. Last stands the
+    derivative of the cell by the one before.
+    """
+    i, f, g, o = gates
+    inner = g * i * (1 - i), c * f * (1 - f), i * (1 - g * g), tanh_c * o * (1 - o)
+    return *inner, o * (1 - tanh_c * tanh_c), f

@@ -258,7 +258,7 @@ class Recurrent(Module):
         n_in = self.cell.Wi.shape[0]
         if x.ndim != 3 or x.shape[-1] != n_in:
             raise refuse(self, f"(N, T, {n_in})", x, sequence_advice(x, n_in))
-        xs = jnp.swapaxes(self.cell.inputs(x), 0, 1)  # (T, N, gates out)
+        xs = self.cell.inputs(jnp.swapaxes(x, 0, 1))  # (T, N, gates out)
         state = start(self, self.cell, x.shape[:1], state)
         ys, state = self.cell.steps(xs, state)
         ys = jnp.swapaxes(ys, 0, 1)  # (N, T, out)
