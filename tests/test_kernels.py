@@ -154,6 +154,22 @@ def _jaxpr(f: Callable[..., Any], *shape: int) -> Any:
     return jax.make_jaxpr(f)(jnp.ones(shape or (4, 4)))
 
 
+@pytest.mark.parametrize("size", [(3, 4), (4, 3), (2, 4), (3, 16)], ids=str)
+def test_a_convolution_that_ended_the_process(size: tuple[int, int]) -> None:
+    layer = fx.Conv((3, 2) if size[1] % 2 == 0 else (2, 3), 16, 16, stride=2, pad=1, rng=0)
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, *size, 16)), "float32")
+    loss = lambda m, x: jnp.sum(m(x) ** 2)
+    with fx.kernels.choose("plain"):
+        grads = fx.gradient(loss, layer, x)
+    before = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    y = jax.lax.conv_general_dilated(
+        before, layer.weight, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    np.testing.assert_allclose(layer(x), y + layer.bias, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(grads[0].bias, 2 * jnp.sum(y, (0, 1, 2)), rtol=1e-4, atol=1e-4)
+    assert grads[1].shape == x.shape
+
+
 # --- choice and options -------------------------------------------------------------------
 
 

@@ -16,11 +16,18 @@ from fluxax.kernels._settled import settled
 #: How the axes of input, weights and output are called for one, two and three of space.
 AXES = {n: ("N" + s + "C", s + "IO", "N" + s + "C") for n, s in enumerate(("W", "HW", "DHW"), 1)}
 
+#: An image with a side of at most so many places is padded before a convolution with a stride. XLA
+#: 0.10 ends the process while it compiles the gradient of some that pad by themselves ("Window
+#: dimensions do not match RHS shape"): 3 by any even number, a kernel of 3 by 2, stride 2, pad 1.
+_SMALL = 8
+
 
 def plain_conv(
     x: Any, w: Any, b: Any, stride: Any, pad: Any, dilation: Any, groups: int
 ) -> jax.Array:
     """The convolution as XLA has it, and an offset."""
+    if max(stride) > 1 and min(x.shape[1:-1]) <= _SMALL and any(map(any, pad)):
+        x, pad = jnp.pad(x, ((0, 0), *pad, (0, 0))), [(0, 0)] * len(pad)
     y = lax.conv_general_dilated(
         x,
         w,
