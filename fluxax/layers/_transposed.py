@@ -170,18 +170,13 @@ class DepthwiseConv(Conv):
     """
 
     def __init__(
-        self,
-        kernel: tuple[int, ...],
-        in_: int,
-        out: int,
-        activation: Callable[..., Any] = identity,
-        **options: Any,
+        self, kernel: tuple[int, ...], in_: int, out: int, *activation: Any, **options: Any
     ):
         who = type(self).__name__
         n_in, n_out = whole(who, "in", in_), whole(who, "out", out)
         if n_out % n_in:
             raise ValueError(f"{who} expects in to divide out={n_out}, got in={n_in}.")
-        super().__init__(kernel, n_in, n_out, activation, groups=n_in, **options)
+        super().__init__(kernel, n_in, n_out, *activation, groups=n_in, **options)
 
     def _arguments(self) -> list[tuple[str, Any]]:
         return [(name, value) for name, value in super()._arguments() if name != "groups"]
@@ -203,12 +198,5 @@ class CrossCor(Conv):
         CrossCor((3, 3), 4, 8)
     """
 
-    def __init__(
-        self,
-        kernel: tuple[int, ...],
-        in_: int,
-        out: int,
-        activation: Callable[..., Any] = identity,
-        **options: Any,
-    ):
-        super().__init__(kernel, in_, out, activation, flipkernel=False, **options)
+    def __init__(self, *sizes: Any, **options: Any):
+        super().__init__(*sizes, flipkernel=False, **options)
