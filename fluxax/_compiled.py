@@ -8,7 +8,7 @@ from typing import Any
 from fluxax._compile import _eager
 from fluxax._compile._program import find, find_slowly
 from fluxax._compile._site import Purpose
-from fluxax._compile._traced import ShapeMiss, fill
+from fluxax._compile._traced import ShapeMiss
 from fluxax._errors import short
 
 
@@ -63,6 +63,6 @@ def _call(f: Any, args: tuple[Any, ...]) -> Any:
             found.got[1], program.writes, outs[program.n_outputs :], strict=True
         ):
             owner[write.name] = state
-        return fill(program.shape, outs)
+        return found.value(outs)
     with _eager.values_shown():
         return _eager.call(f, args, training=False)

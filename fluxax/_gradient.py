@@ -82,7 +82,8 @@ def withgradient(f: Any, *args: Any) -> ValueAndGradient:
         check_gradient(f, args)
         value, grads = _eager.value_and_gradients(f, args, purpose.differentiated)
         return ValueAndGradient(value, tuple(grads))
-    outs, program = run(found, f, args, purpose)
+    outs, found = run(found, f, args, purpose)
+    program = found.program
     n, used = program.n_outputs, program.used
     flat = outs[n : n + len(used)]
     if len(args) == 1:
@@ -91,7 +92,7 @@ def withgradient(f: Any, *args: Any) -> ValueAndGradient:
         grads = tuple([_gradient_of(program, i, arg, flat) for i, arg in enumerate(args)])
     if len(used) < program.n_leaves:
         _warn_if_nothing(program, args, grads, found.site.record.where)
-    return ValueAndGradient(program.value(outs), grads)
+    return ValueAndGradient(found.value(outs), grads)
 
 
 def _by_params(f: Any, args: tuple[Any, ...]) -> ValueAndGradient:
@@ -127,8 +128,12 @@ def _purpose(n: int) -> Purpose:
 _purposes = [_purpose(n) for n in range(8)]
 
 
-def run(found: Found, f: Any, args: tuple[Any, ...], purpose: Purpose) -> tuple[Any, Program]:
-    """Run a gradient program and put the states that layers wrote into place."""
+def run(found: Found, f: Any, args: tuple[Any, ...], purpose: Purpose) -> tuple[Any, Found]:
+    """Run a gradient program and put the states that layers wrote into place.
+
+    Returns:
+        Its outputs, and what was run: another program if shapes had changed.
+    """
     try:
         program = found.program
         outs = program.call(*found.got[0]) if program.call else _first_call(found)
@@ -142,7 +147,7 @@ def run(found: Found, f: Any, args: tuple[Any, ...], purpose: Purpose) -> tuple[
         first = program.n_outputs + len(program.used)
         for owner, write, state in zip(found.got[1], program.writes, outs[first:], strict=True):
             owner[write.name] = state
-    return outs, program
+    return outs, found
 
 
 def _first_call(found: Found) -> Any:

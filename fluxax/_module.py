@@ -8,6 +8,7 @@ content. Nothing is marked: what an attribute holds decides.
 from __future__ import annotations
 
 import copy
+import datetime
 import decimal
 import threading
 from collections.abc import Iterator
@@ -167,13 +168,17 @@ def static_key(value: Any) -> Any:
     if cls is float:
         return (cls, value.hex())
     if isinstance(value, np.generic):
-        return (cls, value.tobytes())
+        return (cls, value.dtype, value.tobytes())  # of dates: the unit, which `cls` lacks
     if cls is complex:
         return (cls, value.real.hex(), value.imag.hex())
     if cls in (range, slice):
         return (cls, static_key(value.start), static_key(value.stop), static_key(value.step))
     if cls is decimal.Decimal:
         return (cls, value.as_tuple())
+    if cls in (datetime.datetime, datetime.time):  # equal in two zones is not the same
+        return (cls, repr(value))
+    if cls is frozenset:  # in the order in which it will be read
+        return (cls, tuple(map(static_key, value)))
     try:
         hash(value)
     except TypeError:

@@ -232,7 +232,7 @@ class Pieces:
             (values, done), good = made.commit(new)
             self.source.mark(start + n)
             program = loop.fused.program
-            value = values[0] if loop.wanted == 1 else program.value(values)
+            value = values[0] if loop.wanted == 1 else program.value(values, made.own)
             return Piece(value, done, good)
 
         piece = whole(loop.call, arguments, commit)

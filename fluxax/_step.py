@@ -231,6 +231,7 @@ class Ready(NamedTuple):
     arguments: tuple[Any, ...]
     commit: Callable[[Any], tuple[Any, Any]]
     record: Any
+    own: Any  # what the loss returns of the caller's objects
 
 
 def attempt(
@@ -247,7 +248,7 @@ def attempt(
 
 
 def _ready(plan: Plan, found: Found, model: Any, alive: Any, check: Check) -> Ready:
-    program, (parameters, others, _, _) = found.program, found.got
+    program, (parameters, others, *_) = found.program, found.got
     fused = plan.fused.get(program)
     if (fused is None or fused.fresh) and not program.fits(merged(program, parameters, others)):
         raise ShapeMiss  # a program would be made of a jaxpr that was traced with other types
@@ -260,12 +261,12 @@ def _ready(plan: Plan, found: Found, model: Any, alive: Any, check: Check) -> Re
     vector = plan.group.vector(fused.numbers, fused.chosen)
     arguments = (parameters, others, store.arrays, store.counts, vector, alive)
     commit = partial(_commit, plan, fused, found, model)
-    return Ready(fused, arguments, commit, found.site.record)
+    return Ready(fused, arguments, commit, found.site.record, found.got[-1])
 
 
 def _commit(plan: Plan, fused: Fused, found: Found, model: Any, new: Any) -> tuple[Any, Any]:
     """Put what a step gave into the state, the model and its layers."""
-    parameters, _, owners, places = found.got
+    parameters, _, owners, places, _ = found.got
     store = plan.store
     store.arrays, store.counts, xs, outs, states, good = new
     if fused.program.places.settable:
@@ -282,10 +283,10 @@ def _commit(plan: Plan, fused: Fused, found: Found, model: Any, new: Any) -> tup
 
 
 def _run(plan: Plan, found: Found, model: Any, alive: Any, check: Check) -> Step:
-    fused, arguments, commit, record = _ready(plan, found, model, alive, check)
+    fused, arguments, commit, record, _ = _ready(plan, found, model, alive, check)
     if not fused.fresh:
         outs, good = whole(fused.call, arguments, commit)
-        return Step(found.program.value(outs), good)
+        return Step(found.value(outs), good)
     start = time.perf_counter()
     try:
         outs, good = whole(fused.call, ready(fused, arguments, (2, 3)), commit)
@@ -294,7 +295,7 @@ def _run(plan: Plan, found: Found, model: Any, alive: Any, check: Check) -> Step
             raise
         outs, good = whole(fused.build(None), ready(fused, arguments, (2, 3)), commit)
     record.seconds += time.perf_counter() - start
-    return Step(found.program.value(outs), good)
+    return Step(found.value(outs), good)
 
 
 def _uncompiled(

@@ -2,64 +2,154 @@
 
 from __future__ import annotations
 
-import copy
+import collections
 import functools
 import types
+import weakref
 from typing import Any
 
 import jax
 
 from fluxax import _tree
+from fluxax._compile._forms import form_of
 from fluxax._compile._poison import Poison
-from fluxax._compile._spec import How
+from fluxax._compile._spec import How, Part
+
+_BARE = frozenset((list, dict, tuple, set, frozenset, collections.deque, _tree.NamedList))
 
 
-def _fill_list(new: list[Any], old: list[Any], parts: dict[Any, Any]) -> None:
-    del old
-    list.__setitem__(new, slice(None), [parts[i] for i in range(len(parts))])
+# --- instances: a builtin's items, attributes, slots ---------------------------------------
 
 
-def _shell_list(old: list[Any]) -> list[Any]:
-    if isinstance(old, _tree.NamedList):
-        return _tree.NamedList(old, old.names)
-    return [] if type(old) is list else copy.copy(old)
-
-
-def _fill_dict(new: dict[Any, Any], old: dict[Any, Any], parts: dict[Any, Any]) -> None:
-    for key in old:
-        dict.__setitem__(new, key, parts[key])
-
-
-def _empty(old: Any) -> Any:
+def blank(old: Any) -> Any:
     """An instance of an object's class on which no constructor has run."""
-    cls: Any = type(old)
-    try:
-        return object.__new__(cls)
-    except TypeError:  # a class with something of C in it, such as SimpleNamespace
-        return cls.__new__(cls)
+    if type(old) is _tree.NamedList:
+        return _tree.NamedList(old, old.names)
+    return blank_of(type(old), getattr(old, "maxlen", None))
+
+
+def blank_of(cls: Any, maxlen: int | None = None) -> Any:
+    """An instance of a class on which no constructor has run."""
+    form = form_of(cls)
+    base: Any = object if form is None else form.base
+    new = base.__new__(cls)
+    if base is collections.deque:
+        base.__init__(new, (), maxlen)
+    return new
+
+
+def attributes(value: Any) -> dict[Any, Any]:
+    """What stands in an instance's dict and slots; of a container as `Part`s, beside its items."""
+    cls = type(value)
+    if cls in _BARE:
+        return {}
+    form = form_of(cls)
+    if form is None:
+        return dict(vars(value))
+    beside = form.base is not object and form.base is not types.SimpleNamespace
+    found: dict[Any, Any] = {}
+    if form.has_dict and value.__dict__ is not value:
+        found.update(value.__dict__)
+    for slot in form.slots:
+        try:
+            found[slot] = slot.descriptor.__get__(value)
+        except AttributeError:
+            continue
+    if form.base is collections.defaultdict:
+        found["default_factory"] = value.default_factory
+    return {Part("attribute", k): v for k, v in found.items()} if beside else found
+
+
+def _set_attributes(new: Any, old: Any, parts: dict[Any, Any]) -> None:
+    """Attributes that no reached code mentions are poison: reading one shows that it does."""
+    form = form_of(type(old))
+    if form is None or type(old) in _BARE:
+        return
+    found = {k.name if type(k) is Part else k: v for k, v in parts.items()}
+    if form.has_dict and old.__dict__ is old:
+        object.__setattr__(new, "__dict__", new)
+    elif form.has_dict:
+        space, cls, names = new.__dict__, type(old).__name__, tuple(old.__dict__)
+        for name in names:
+            if name in found:
+                space[name] = found[name]
+            else:
+                space[name] = Poison(f"{cls}.{name}", (name, *names))
+    for slot in form.slots:
+        if slot in found:
+            slot.descriptor.__set__(new, found[slot])
+    if form.base is collections.defaultdict:
+        new.default_factory = found["default_factory"]
+
+
+def _of_items(parts: dict[Any, Any]) -> dict[Any, Any]:
+    return {k: v for k, v in parts.items() if type(k) is not Part}
+
+
+def _beside(parts: dict[Any, Any]) -> dict[Any, Any]:
+    return {k: v for k, v in parts.items() if type(k) is Part}
 
 
 def _fill_object(new: Any, old: Any, parts: dict[Any, Any]) -> None:
-    """Attributes that no reached code mentions are poison: reading one shows that it does."""
-    cls = type(old).__name__
-    for name in vars(old):
-        new.__dict__[name] = parts[name] if name in parts else Poison(f"{cls}.{name}")
+    _set_attributes(new, old, parts)
 
 
-def _fill_slots(new: Any, old: Any, parts: dict[Any, Any]) -> None:
-    del old
-    for name, part in parts.items():
-        object.__setattr__(new, name, part)
+def _fill_list(new: list[Any], old: list[Any], parts: dict[Any, Any]) -> None:
+    items = _of_items(parts)
+    list.__setitem__(new, slice(None), [items[i] for i in range(len(items))])
+    _set_attributes(new, old, _beside(parts))
 
 
 def _fill_deque(new: Any, old: Any, parts: dict[Any, Any]) -> None:
-    del old
-    new.clear()
-    new.extend(parts[i] for i in range(len(parts)))
+    items = _of_items(parts)
+    collections.deque.extend(new, [items[i] for i in range(len(items))])
+    _set_attributes(new, old, _beside(parts))
+
+
+def _fill_dict(new: dict[Any, Any], old: dict[Any, Any], parts: dict[Any, Any]) -> None:
+    put: Any = _base_of_dict(old)
+    for key in items_of(old):
+        put.__setitem__(new, key, parts[key])
+    _set_attributes(new, old, _beside(parts))
+
+
+def _base_of_dict(d: Any) -> Any:
+    return collections.OrderedDict if isinstance(d, collections.OrderedDict) else dict
+
+
+def items_of(d: Any) -> dict[Any, Any]:
+    """The items of a dict of any class, in its order; no method of the user's runs."""
+    return dict(_base_of_dict(d).items(d))
+
+
+def _fill_set(new: Any, old: Any, parts: dict[Any, Any]) -> None:
+    set.update(new, set.__iter__(old))
+    _set_attributes(new, old, parts)
+
+
+def _build_tuple(old: Any, parts: dict[Any, Any]) -> Any:
+    items = _of_items(parts)
+    new = tuple.__new__(type(old), [items[i] for i in range(len(items))])
+    _set_attributes(new, old, _beside(parts))
+    return new
+
+
+def _build_value(old: Any, parts: dict[Any, Any]) -> Any:
+    """A number, a text or a frozen set of a class of the user's, with its attributes."""
+    form = form_of(type(old))
+    assert form is not None
+    base: Any = form.base
+    new = base.__new__(type(old), frozenset(old) if base is frozenset else base(old))
+    _set_attributes(new, old, parts)
+    return new
+
+
+# --- everything else -----------------------------------------------------------------------
 
 
 def _fill_module(new: types.ModuleType, old: types.ModuleType, parts: dict[Any, Any]) -> None:
-    new.__dict__.update((name, Poison(f"{old.__name__}.{name}")) for name in vars(old))
+    for name in vars(old):
+        new.__dict__[name] = Poison(f"{old.__name__}.{name}", (name,))
     new.__dict__.update(parts)
 
 
@@ -77,7 +167,9 @@ def _cell_now(cell: types.CellType) -> dict[Any, Any]:
 
 def _build_partial(old: functools.partial[Any], parts: dict[Any, Any]) -> Any:
     args = [parts["arg", i] for i in range(len(old.args))]
-    return functools.partial(parts["func"], *args, **{k: parts["kw", k] for k in old.keywords})
+    new = functools.partial(parts["func"], *args, **{k: parts["kw", k] for k in old.keywords})
+    new.__dict__.update({k.name: v for k, v in parts.items() if type(k) is Part})
+    return new
 
 
 def _build_pytree(old: Any, parts: dict[Any, Any]) -> Any:
@@ -85,46 +177,47 @@ def _build_pytree(old: Any, parts: dict[Any, Any]) -> Any:
     return structure.unflatten([parts[i] for i in range(len(parts))])
 
 
-LIST = How("list", shell=_shell_list, fill=_fill_list, now=lambda v: dict(enumerate(v)))
-DEQUE = How("deque", shell=copy.copy, fill=_fill_deque, now=lambda v: dict(enumerate(v)))
-DICT = How(
-    "dict", shell=lambda old: {} if type(old) is dict else copy.copy(old), fill=_fill_dict, now=dict
+def _list_now(v: Any) -> dict[Any, Any]:
+    return {**dict(enumerate(list.__iter__(v))), **attributes(v)}
+
+
+LIST = How("list", shell=blank, fill=_fill_list, now=_list_now)
+DEQUE = How(
+    "deque",
+    shell=blank,
+    fill=_fill_deque,
+    now=lambda v: {**dict(enumerate(collections.deque.__iter__(v))), **attributes(v)},
 )
-SET = How("set", shell=set, fill=lambda *_: None, now=lambda s: dict.fromkeys(s, True))
+DICT = How("dict", shell=blank, fill=_fill_dict, now=lambda v: {**items_of(v), **attributes(v)})
+SET = How(
+    "set",
+    shell=blank,
+    fill=_fill_set,
+    now=lambda v: {**dict.fromkeys(set.__iter__(v), True), **attributes(v)},
+)
 FROZENSET = How("frozenset", build=lambda old, _: old)
-TUPLE = How(
-    "tuple",
-    build=lambda old, parts: _tree.TUPLE.rebuild(old, [parts[i] for i in range(len(parts))]),
-)
-OBJECT = How(
-    "object",
-    shell=_empty,
-    fill=_fill_object,
-    now=lambda v: dict(v.__dict__),
-)
-SLOTS = How(
-    "slots",
-    shell=lambda old: object.__new__(type(old)),
-    fill=_fill_slots,
-    now=lambda v: {
-        n: getattr(v, n)
-        for c in type(v).__mro__
-        for n in vars(c).get("__slots__", ())
-        if hasattr(v, n)
-    },
-)
+TUPLE = How("tuple", build=_build_tuple, now=attributes)
+VALUE = How("value of a class", build=_build_value, now=attributes)
+OBJECT = How("object", shell=blank, fill=_fill_object, now=attributes)
 FUNCTION = How("function", now=lambda f: dict(f.__dict__))  # its shell needs the cells: `_rebuild`
+SPACE = How("namespace", build=lambda old, _: old)
 CELL = How("cell", shell=lambda old: types.CellType(), fill=_fill_cell, now=_cell_now)
 EMPTY_CELL = How(
     "empty cell", shell=lambda old: types.CellType(), fill=lambda *_: None, now=_cell_now
 )
 METHOD = How("method", build=lambda old, p: types.MethodType(p["func"], p["self"]))
 BUILTIN_METHOD = How("builtin method", build=lambda old, p: getattr(p["self"], old.__name__))
-PARTIAL = How("partial", build=_build_partial)
+PARTIAL = How("partial", build=_build_partial, now=lambda p: dict(p.__dict__))
+PROXY = How(
+    "mapping proxy", build=lambda old, parts: types.MappingProxyType({k: parts[k] for k in old})
+)
+WEAKREF = How("weak reference", build=lambda old, parts: weakref.ref(parts["target"]))
 WRAPPER = How("wrapper", build=lambda old, p: p["wrapped"])
 CLASS = How("class", build=lambda old, _: old, now=lambda cls: dict(vars(cls)))
+ENUM = How("enum member", build=lambda old, _: old, now=lambda v: dict(vars(v)))
 ARRAY = How("NumPy constant", build=lambda old, _: old, now=lambda a: {a.tobytes(): a})
 CLASS_VALUE = How("class value", build=lambda old, _: old)
+PACKAGE = How("package", build=lambda old, _: old)
 PYMODULE = How(
     "module",
     shell=lambda old: types.ModuleType(old.__name__),
@@ -132,3 +225,6 @@ PYMODULE = How(
     now=lambda v: {k: x for k, x in vars(v).items() if not k.startswith("__")},
 )
 PYTREE = How("pytree", build=_build_pytree)
+
+#: The sorts whose objects are told apart by `is`: two that become one are noticed.
+APART = frozenset((LIST, DEQUE, DICT, SET, OBJECT, FUNCTION, VALUE))

@@ -8,7 +8,6 @@ a key that is equal exactly when the same program may run.
 
 from __future__ import annotations
 
-import builtins
 import collections
 import datetime
 import decimal
@@ -19,6 +18,8 @@ import operator
 import pathlib
 import re
 import types
+import typing
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -30,19 +31,25 @@ from fluxax import _tree
 from fluxax._compile import _boxes as boxes
 from fluxax._compile._capture_functions import Functions
 from fluxax._compile._capture_objects import Objects
-from fluxax._compile._spec import Again, Box, Spec
+from fluxax._compile._forms import form_of
+from fluxax._compile._reads import is_user_function
+from fluxax._compile._spec import Again, Box, Spec, key_of
+from fluxax._compile._walk import FIXED_PHASE
 from fluxax._implicit._params import Live, Params
 from fluxax._implicit._styles import check_alone
 from fluxax._jax import ArrayImpl, JitFunction
 from fluxax._module import Module, static_key
 
-_EXACT = frozenset((str, bytes, bool, type(None)))
-_SAME = (
-    str, bytes, bool, type(None), type(Ellipsis), type(NotImplemented), slice, range, complex,
-    np.dtype, decimal.Decimal, fractions.Fraction, datetime.date, datetime.timedelta,
-    pathlib.PurePath, re.Pattern,
+_EXACT = frozenset((
+    str, bytes, bool, complex, type(None), type(Ellipsis), type(NotImplemented), range,
+    decimal.Decimal, fractions.Fraction, datetime.date, datetime.timedelta, datetime.timezone,
+    pathlib.PurePosixPath, pathlib.PureWindowsPath, re.Pattern, types.UnionType,
+    types.GenericAlias,
+))  # fmt: skip
+_IDENTICAL = (
+    types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType,
+    types.ClassMethodDescriptorType, np.ufunc, type(jax.numpy.float32), typing.TypeVar,
 )  # fmt: skip
-_IDENTICAL = (types.BuiltinFunctionType, np.ufunc, enum.Enum, type(jax.numpy.float32))
 _WRAPPERS = (JitFunction, functools._lru_cache_wrapper)
 
 
@@ -68,7 +75,7 @@ class Capture(Functions, Objects):
                 check_alone(args)
             label = root_label(arg) if i == 0 else f"argument {i - outside}"
             if type(arg) is int and differentiated[i] and ints.get(i, True):
-                found.append(self._real_input(arg, label))
+                found.append(self._real_input(arg, label, (label, 0)))
             else:
                 found.append(self.take(arg, label))
         self._whole -= 1
@@ -79,7 +86,9 @@ class Capture(Functions, Objects):
         """The spec of the function itself."""
         self._train, self._phase = False, "captured"
         found = self.take(f, "f")
-        if self._grown:
+        conflicts = self.conflicts()
+        self.pinned |= conflicts
+        if self._grown or conflicts:
             raise Restart
         return found
 
@@ -92,68 +101,133 @@ class Capture(Functions, Objects):
             return self._array(value, label)
         if cls in (int, float) or isinstance(value, np.generic):
             return self._number(value, label)
-        if cls in _EXACT or isinstance(value, _SAME):
+        if cls in _EXACT or isinstance(value, np.dtype) or (cls in _PARTED and _whole(value)):
             return self._const(value, label, identical=False)
         if isinstance(value, _IDENTICAL) and not _bound(value):
             return self._const(value, label, identical=True)
+        if self._phase != FIXED_PHASE and id(value) in self.pinned:
+            kept, self._phase = self._phase, FIXED_PHASE
+            try:
+                return self.take(value, label)
+            finally:
+                self._phase = kept
         found = self._boxes.get((id(value), self._phase))
-        if found is not None:
+        if found is not None and cls is not types.MethodType:
             self.tokens.append((label, "again", found.number))
-            return Again(value, label, found.number)
-        taker = _TAKERS.get(cls) or _taker(value)
-        return taker(self, value, label)
+            return Again(value, label, found.number, self._fixed)
+        return (_TAKERS.get(cls) or _taker(value))(self, value, label)
 
     # -- containers
 
     def take_list(self, xs: list[Any], label: str) -> Spec:
-        named = isinstance(xs, _tree.NamedList)
+        named = type(xs) is _tree.NamedList
         names = tuple(xs.names) if named else ()
-        box = self.box(xs, label, boxes.LIST, len(xs), names)
-        box.checks.append(("len({v}) == {k}", len(xs)))
+        box = self.box(xs, label, boxes.LIST, list.__len__(xs), names)
+        box.checks.append((_of(list, xs, "len"), list.__len__(xs)))
         if named:
             box.checks.append(("{v}.names == {k}", type(xs.names)(names)))
-        return self._items(box, xs, label)
+        return self._items(box, xs, list, label)
 
     def take_tuple(self, xs: tuple[Any, ...], label: str) -> Spec:
-        box = self.box(xs, label, boxes.TUPLE, len(xs))
-        box.checks.append(("len({v}) == {k}", len(xs)))
-        return self._items(box, xs, label)
+        box = self.box(xs, label, boxes.TUPLE, tuple.__len__(xs))
+        box.checks.append((_of(tuple, xs, "len"), tuple.__len__(xs)))
+        self._items(box, xs, tuple, label)
+        self._boxes.pop((id(xs), self._phase), None)  # constants may be one tuple, or two alike
+        return box
 
     def take_deque(self, xs: Any, label: str) -> Spec:
-        box = self.box(xs, label, boxes.DEQUE, len(xs), xs.maxlen)
-        box.checks.append(("len({v}) == {k}", len(xs)))
-        return self._items(box, xs, label)
+        size = collections.deque.__len__(xs)
+        box = self.box(xs, label, boxes.DEQUE, size, xs.maxlen)
+        box.checks.append((_of(collections.deque, xs, "len"), size))
+        box.checks.append(("{v}.maxlen == {k}", xs.maxlen))
+        return self._items(box, xs, collections.deque, label)
 
-    def _items(self, box: Box, xs: Any, label: str) -> Box:
-        for i, x in enumerate(xs):
-            read = (
-                f"item({{v}}, {i})" if type(xs) is _tree.NamedList else f"{{v}}[{i}]"
-            )  # NamedList's own is Python
+    def _items(self, box: Box, xs: Any, base: type, label: str) -> Box:
+        plain: Any = type(xs) is base
+        iterate: Any = base.__iter__  # type: ignore[attr-defined]
+        for i, x in enumerate(iterate(xs)):
+            read = f"{{v}}[{i}]" if plain else f"{base.__name__}_item({{v}}, {i})"
             box.parts.append((read, i, self.take(x, f"{label}[{i}]")))
         return box
 
     def take_dict(self, d: dict[Any, Any], label: str) -> Spec:
-        keys = tuple(d)
-        if not all(
-            isinstance(k, (str, int, float, tuple, enum.Enum, type(None), type)) for k in keys
-        ):
+        keys = tuple(boxes.items_of(d))
+        if not self._comparable(keys):
             return self._opaque(d, label)
-        box = self.box(d, label, boxes.DICT, static_key(keys))
-        box.checks.append(("same(tuple({v}), {k})", keys))
-        for i, (k, x) in enumerate(d.items()):
-            if type(k) is str:
-                box.parts.append((f"{{v}}[{k!r}]", k, self.take(x, f"{label}[{k!r}]")))
-            else:
-                box.parts.append((f"{{v}}[tuple({{v}})[{i}]]", k, self.take(x, f"{label}[{k!r}]")))
+        plain = type(d) is dict
+        box = self.box(d, label, boxes.DICT, tuple(map(key_of, keys)))
+        found = "{v}" if plain else "keys({v})"
+        box.checks.append((f"same_items({found}, {{k}})", keys))
+        for key, x in boxes.items_of(d).items():
+            read: Any = ("dict_item({v}, {k})", key)
+            if plain and type(key) is str:
+                read = f"{{v}}[{key!r}]"
+            box.parts.append((read, key, self.take(x, f"{label}[{key!r}]")))
         return box
 
     def take_set(self, s: Any, label: str) -> Spec:
-        if not all(isinstance(x, (str, int, float, bytes, enum.Enum, type(None))) for x in s):
+        base: Any = set if isinstance(s, set) else frozenset
+        content = tuple(base.__iter__(s))
+        if not self._comparable(content):
             return self._opaque(s, label)
-        content = tuple((type(x), x) for x in s)
-        box = self.box(s, label, boxes.SET if isinstance(s, set) else boxes.FROZENSET, content)
-        box.checks.append(("tuple((type(x), x) for x in {v}) == {k}", content))
+        how = boxes.SET if base is set else boxes.FROZENSET if type(s) is base else boxes.VALUE
+        box = self.box(s, label, how, tuple(map(key_of, content)))
+        found = "{v}" if type(s) is base else f"{base.__name__}_items({{v}})"
+        box.checks.append((f"same_items({found}, {{k}})", content))
         return box
+
+    def take_proxy(self, proxy: Any, label: str) -> Spec:
+        """A read-only view of a dict; of anything else it may compute."""
+        keys = tuple(proxy)
+        if not self._comparable(keys) or type(proxy | {}) is not dict:
+            return self._opaque(proxy, label)
+        box = self.box(proxy, label, boxes.PROXY, tuple(map(key_of, keys)))
+        box.checks.append(("same_items({v}, {k})", keys))
+        for key in keys:
+            part = self.take(proxy[key], f"{label}[{key!r}]")
+            box.parts.append((("{v}[{k}]", key), key, part))
+        return box
+
+    def take_weakref(self, ref: Any, label: str) -> Spec:
+        box = self.box(ref, label, boxes.WEAKREF)
+        box.parts.append(("{v}()", "target", self.take(ref(), f"{label}()")))
+        return box
+
+    def _comparable(self, keys: tuple[Any, ...]) -> bool:
+        """Whether all keys of a dict, or members of a set, are atoms or single objects.
+
+        Copies look things up by what they are, so a key is never a copy.
+        """
+        for key in keys:
+            if _is_atom(key) or isinstance(key, (type, enum.Enum)):
+                continue
+            if not isinstance(key, (types.FunctionType, types.BuiltinFunctionType)):
+                return False
+            if id(key) not in self.pinned and is_user_function(key):
+                self.pinned.add(id(key))
+                self._grown = True
+        return True
+
+    def take_instance(self, value: Any, label: str) -> Spec:
+        """An instance of a class written in Python, by what it can hold."""
+        form = form_of(type(value))
+        if form is None:
+            if _tree.kind_of(value) is _tree.PYTREE:
+                return self.take_pytree(value, label)
+            return self._opaque(value, label)
+        if form.base in (object, types.SimpleNamespace):
+            return self.take_object(value, label, form)
+        taker = _OF_BASES.get(form.base)
+        if taker is None:
+            base: Any = form.base
+            box = self.box(value, label, boxes.VALUE, static_key(base(value)))
+            box.checks.append((f"same({base.__name__}({{v}}), {{k}})", base(value)))
+            spec: Spec = box
+        else:
+            spec = taker(self, value, label)
+        if isinstance(spec, Box):
+            self.take_beside(spec, value, label, form)
+        return spec
 
     def take_opaque(self, value: Any, label: str) -> Spec:
         return self._opaque(value, label)
@@ -172,15 +246,33 @@ def _bound(value: Any) -> bool:
     return owner is not None and not isinstance(owner, (types.ModuleType, type))
 
 
-def _pure_python(cls: type) -> bool:
-    """Whether instances of a class are a dict of attributes and nothing hidden in C."""
-    return all(base is object or base.__flags__ & (1 << 9) for base in cls.__mro__)
+def _of(base: type, xs: Any, name: str) -> str:
+    """An expression for a length that asks the builtin, whatever the class of `xs` says."""
+    return (
+        f"{name}({{v}}) == {{k}}" if type(xs) is base else f"{base.__name__}_{name}({{v}}) == {{k}}"
+    )
 
 
-_CLOSED_PACKAGES = frozenset(
-    "logging tqdm threading io queue random multiprocessing subprocess".split()
-)
-_NAMESPACES = (types.SimpleNamespace,)
+#: Values made of parts: known if these are.
+_PARTED = frozenset((slice, frozenset, datetime.datetime, datetime.time))
+
+
+def _whole(value: Any) -> bool:
+    if isinstance(value, slice):
+        return all(type(v) in (int, type(None)) for v in (value.start, value.stop, value.step))
+    if isinstance(value, frozenset):
+        return all(map(_is_atom, value))
+    return value.tzinfo is None or type(value.tzinfo) is datetime.timezone
+
+
+def _is_atom(value: Any) -> bool:
+    """Whether a value is known by its type and content alone."""
+    if type(value) is tuple:
+        return all(map(_is_atom, value))
+    if isinstance(value, np.generic):
+        return value.dtype.kind not in "VO"
+    return type(value) in _EXACT or type(value) in (int, float)
+
 
 Taker = Callable[[Capture, Any, str], Spec]
 
@@ -198,42 +290,39 @@ _TAKERS: dict[type, Taker] = {
     operator.itemgetter: Capture.take_getter,
     operator.methodcaller: Capture.take_getter,
     list: Capture.take_list,
+    _tree.NamedList: Capture.take_list,
     tuple: Capture.take_tuple,
     dict: Capture.take_dict,
     set: Capture.take_set,
     frozenset: Capture.take_set,
     collections.deque: Capture.take_deque,
+    types.MappingProxyType: Capture.take_proxy,
+    weakref.ref: Capture.take_weakref,
     types.ModuleType: Capture.take_module,
     Params: Capture.take_pytree,
+}
+
+#: Takers of items, by the builtin below a class of the user's.
+_OF_BASES: dict[type, Taker] = {
+    list: Capture.take_list,
+    tuple: Capture.take_tuple,
+    dict: Capture.take_dict,
+    collections.OrderedDict: Capture.take_dict,
+    collections.defaultdict: Capture.take_dict,
+    set: Capture.take_set,
+    frozenset: Capture.take_set,
+    collections.deque: Capture.take_deque,
 }
 
 
 def _taker(value: Any) -> Taker:
     """How to take a value whose exact type is not in the table."""
-    cls = type(value)
-    for base in (*_WRAPPERS,):
-        if isinstance(value, base):
-            return Capture.take_wrapper
+    if isinstance(value, _WRAPPERS):
+        return Capture.take_wrapper
+    if isinstance(value, enum.Enum):
+        return Capture.take_enum
     if isinstance(value, type):
         return Capture.take_class
-    for base in (list, tuple, dict, types.ModuleType):
-        if isinstance(value, base):
-            return _TAKERS[base]
-    if isinstance(value, _NAMESPACES):
-        return Capture.take_object
-    if cls.__module__.partition(".")[0] in _CLOSED_PACKAGES or cls.__module__ == builtins.__name__:
-        return Capture.take_opaque
-    if not _pure_python(cls):
-        return Capture.take_pytree if _tree.kind_of(value) is _tree.PYTREE else Capture.take_opaque
-    slots = [n for base in cls.__mro__ for n in _slots(base)]
-    if slots and not isinstance(value, Module):
-        if hasattr(value, "__dict__"):
-            return Capture.take_opaque
-        return lambda capture, v, label: capture.take_slots(v, label, slots)
-    return Capture.take_object
-
-
-def _slots(cls: type) -> list[str]:
-    slots = vars(cls).get("__slots__", ())
-    names = [slots] if isinstance(slots, str) else list(slots)
-    return [n for n in names if n not in ("__dict__", "__weakref__")]
+    if isinstance(value, types.ModuleType):
+        return Capture.take_module
+    return Capture.take_instance

@@ -9,7 +9,7 @@ from typing import Any
 from fluxax._compile import _boxes as boxes
 from fluxax._compile._poison import FORBIDDEN, may_be_unsteady
 from fluxax._compile._reads import Reads, is_user_function, reads_of
-from fluxax._compile._spec import Again, Box, Is, Sidestep, Spec
+from fluxax._compile._spec import Again, Box, Is, Part, Sidestep, Spec
 from fluxax._compile._walk import Walk
 from fluxax._jax import JitFunction
 
@@ -18,6 +18,10 @@ _REMEMBERING = frozenset(
     """associative_scan checkpoint cond fori_loop jit linear_transpose map pjit remat scan switch
     while_loop""".split()
 )
+
+
+#: What a function says about itself; looked at if code mentions it.
+_ABOUT = frozenset("__annotations__ __doc__ __module__ __name__ __qualname__".split())
 
 
 class Functions(Walk):
@@ -52,6 +56,9 @@ class Functions(Walk):
             part = self.take(value, f"{f.__name__}.{name}")
             box.parts.append((f"{{v}}.__dict__[{name!r}]", ("attr", name), part))
         box.checks.append(("len({v}.__dict__) == {k}", len(f.__dict__)))
+        for name in _ABOUT & self.names:
+            part = self.take(getattr(f, name), f"{f.__name__}.{name}")
+            box.parts.append((f"{{v}}.{name}", ("about", name), part))
         self._read_globals(box, f, reads.globals)
         return box
 
@@ -72,10 +79,20 @@ class Functions(Walk):
 
     def _read_globals(self, box: Box, f: types.FunctionType, names: tuple[str, ...]) -> None:
         space = f.__globals__
+        known = self._globals.get((id(space), self._phase))
+        if known is None:
+            self._count += 1
+            known = Box(space, "globals", self._count, boxes.SPACE, True)
+            self._globals[id(space), self._phase] = known
+            box.parts.append(("{v}.__globals__", ("space", ""), known))
+        else:  # another namespace in this one's place would be another program
+            again = Again(space, "globals", known.number, True)
+            box.parts.append(("{v}.__globals__", ("space", ""), again))
+        self.tokens.append(("globals", "namespace", known.number))
         for name in names:
-            if (id(space), name, self._phase) in self._globals:
+            if (id(space), name, self._phase) in self._named:
                 continue
-            self._globals.add((id(space), name, self._phase))
+            self._named.add((id(space), name, self._phase))
             if name in space:
                 part = self.take(space[name], name)
                 box.parts.append((f"{{v}}.__globals__[{name!r}]", ("global", name), part))
@@ -87,7 +104,7 @@ class Functions(Walk):
         found = self._boxes.get((id(cell), self._phase))
         if found is not None:
             self.tokens.append((name, "again", found.number))
-            return Again(cell, name, found.number)
+            return Again(cell, name, found.number, self._fixed)
         try:
             content = cell.cell_contents
         except ValueError:
@@ -126,6 +143,10 @@ class Functions(Walk):
             )
         for name, value in p.keywords.items():
             box.parts.append((f"{{v}}.keywords[{name!r}]", ("kw", name), self.take(value, name)))
+        box.checks.append(("len({v}.__dict__) == {k}", len(p.__dict__)))
+        for name, value in p.__dict__.items():
+            part = self.take(value, f"{label}.{name}")
+            box.parts.append((f"{{v}}.__dict__[{name!r}]", Part("attribute", name), part))
         return box
 
     def take_wrapper(self, w: Any, label: str) -> Spec:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import collections
+import enum
+import sys
 import types
 from typing import Any
 
@@ -9,14 +12,15 @@ import jax
 
 from fluxax import _tree
 from fluxax._compile import _boxes as boxes
+from fluxax._compile._forms import Form, Slot
 from fluxax._compile._reads import (
     function_in,
     is_user_class,
     is_user_function,
     is_user_module,
 )
-from fluxax._compile._spec import Box, Is, Spec
-from fluxax._compile._walk import Walk
+from fluxax._compile._spec import Box, Is, Part, Sidestep, Spec
+from fluxax._compile._walk import FIXED_PHASE, Walk
 from fluxax._module import Module
 
 _UNSEEN_METHODS = frozenset(
@@ -24,61 +28,94 @@ _UNSEEN_METHODS = frozenset(
     "__reduce_ex__ __getstate__ __setstate__ __getnewargs__ __copy__ __deepcopy__ "
     "__class_getitem__ __set_name__ __sizeof__ __dir__ __format__".split()
 )
+_SINGLES = (None, True, False, ..., NotImplemented)
+_DESCRIPTORS = (
+    types.MemberDescriptorType,
+    types.GetSetDescriptorType,
+    type(collections.namedtuple("_", "a").a),  # noqa: PYI024
+)
+#: Packages whose modules stay as they are: settings of theirs are part of JAX's own key.
+_STEADY = frozenset("jax jaxlib numpy fluxax".split()) | sys.stdlib_module_names
 
 
 class Objects(Walk):
     """The part of a walk that takes objects, classes and modules."""
 
-    def take_object(self, obj: Any, label: str) -> Spec:
-        """An instance: all attributes of a model or an argument, else those that code mentions."""
-        cls = type(obj)
-        whole = isinstance(obj, Module) or self._whole > 0 or _tree.kind_of(obj) is not None
-        attributes = getattr(obj, "__dict__", None)
-        if attributes is None or any(type(k) is not str for k in attributes):
-            return self._opaque(obj, label)
-        names = [n for n in attributes if whole or n in self.names]
-        box = self.box(obj, label, boxes.OBJECT, tuple(names), whole, len(attributes))
-        box.checks.append(("len({v}.__dict__) == {k}", len(attributes)))
-        self._class_of(box, cls)
+    # -- instances
+
+    def take_object(self, obj: Any, label: str, form: Form) -> Spec:
+        """An instance that holds no items: what stands in its dict and its slots."""
         module = isinstance(obj, Module)
+        whole = module or self._whole > 0 or _tree.kind_of(obj) is not None or self._asks_all
+        found = boxes.attributes(obj)
+        if any(not isinstance(k, str) for k in found):
+            return self._opaque(obj, label)
+        names = [n for n, v in found.items() if whole or n in self.names or _single(v)]
+        box = self.box(obj, label, boxes.OBJECT, tuple(names), whole, len(found))
+        self._sizes(box, obj, form, names, whole)
+        self._class_of(box, type(obj))
         self._inside += module
-        kept, chosen = self._train, cls.trainable if module else None
+        kept, chosen = self._train, type(obj).trainable if module else None
         for name in names:
             self._train = kept and (chosen is None or name in chosen)
-            self._attribute(box, name, attributes[name], label, module)
+            self._attribute(box, name, found[name], f"{label}.{name}")
         self._train = kept
         self._inside -= module
         return box
 
-    def _attribute(self, box: Box, name: str, value: Any, label: str, module: bool) -> None:
-        real, self._real = self._real, False  # numbers of objects are settings, not variables
-        part = self.take(value, f"{label}.{name}")
-        self._real = real
-        box.parts.append((f"{{v}}.__dict__[{name!r}]", name, part))
-
-    def take_slots(self, obj: Any, label: str, slots: list[str]) -> Spec:
-        names = [n for n in slots if hasattr(obj, n)]
-        absent = [n for n in slots if n not in names]
-        box = self.box(obj, label, boxes.SLOTS, tuple(names))
-        box.checks += [(f"not hasattr({{v}}, {n!r})", None) for n in absent]
+    def take_beside(self, box: Box, obj: Any, label: str, form: Form) -> None:
+        """What an instance holds beside its items, all of it."""
+        if form.has_dict and obj.__dict__ is obj:
+            box.checks.append(("{v}.__dict__ is {v}", None))
+        found = boxes.attributes(obj)
+        self._sizes(box, obj, form, [k.name for k in found], True)
         self._class_of(box, type(obj))
-        for name in names:
-            box.parts.append(
-                (f"{{v}}.{name}", name, self.take(getattr(obj, name), f"{label}.{name}"))
-            )
-        return box
+        for key, value in found.items():
+            self._attribute(box, key, value, f"{label}.{key}")
+        self.tokens.append((label, "beside", tuple(map(str, found))))
+
+    @property
+    def _asks_all(self) -> bool:
+        """Whether a stand-in for an attribute that nobody mentions could be told from it."""
+        return self._fixed or "is()" in self.names or "type()" in self.names
+
+    def _sizes(self, box: Box, obj: Any, form: Form, names: list[Any], whole: bool) -> None:
+        """That no attribute has come or gone."""
+        if form.has_dict and obj.__dict__ is not obj:
+            size = len(obj.__dict__)
+            box.checks.append(("len({v}.__dict__) == {k}", size))
+            if not whole and len(names) < size:  # one may go while another comes
+                absent = self.names - set(obj.__dict__)
+                box.checks.append(("{k}.isdisjoint({v}.__dict__)", frozenset(absent)))
+        for slot in form.slots:
+            if slot not in names:
+                box.checks.append(("no_slot({v}, {k})", slot.descriptor))
+
+    def _attribute(self, box: Box, key: Any, value: Any, label: str) -> None:
+        real, self._real = self._real, False  # numbers of objects are settings, not variables
+        part = self.take(value, label)
+        self._real = real
+        name = key.name if type(key) is Part else key
+        read: Any = f"{{v}}.__dict__[{name!r}]"
+        if isinstance(name, Slot):
+            read = ("{k}.__get__({v})", name.descriptor)
+        elif type(key) is Part and name == "default_factory":
+            read = "{v}.default_factory"
+        box.parts.append((read, key, part))
+
+    # -- classes
 
     def _class_of(self, box: Box, cls: type) -> None:
         """What the methods of a user's class read; they are reached through the instance."""
         for base in cls.__mro__:
-            if base is object or (id(base), "fixed") in self._boxes or not is_user_class(base):
+            if base is object or (id(base), FIXED_PHASE) in self._boxes or not is_user_class(base):
                 continue
             self._class(box, base, constructed=False)
         if type(cls) is not type and is_user_class(type(cls)):
             self._class_of(box, type(cls))
 
     def _class(self, box: Box, cls: type, *, constructed: bool) -> None:
-        kept, self._phase = self._phase, "fixed"
+        kept, self._phase = self._phase, FIXED_PHASE
         try:
             self._class_parts(box, cls, constructed)
         finally:
@@ -92,22 +129,39 @@ class Objects(Walk):
             ("len({v}.__dict__) == {k}", len(vars(cls))),
             ("{v}.__mro__ is {k}", cls.__mro__),
         ]
-        box.parts.append(("{k}", ("class", cls), inner))
+        box.parts.append((("{k}", cls), Part("class", cls), inner))
         for name, value in vars(cls).items():
             function = function_in(value)
-            if isinstance(value, (types.MemberDescriptorType, types.GetSetDescriptorType)):
-                continue  # of a slot
-            if function is None:
-                if name in self.names and not name.startswith("__"):
-                    part = self.take(value, f"{cls.__name__}.{name}")
-                    inner.parts.append((f"{{v}}.__dict__[{name!r}]", name, part))
-                continue
-            wanted = name in self.names or (name.startswith("__") and name not in _UNSEEN_METHODS)
-            if (wanted or constructed) and is_user_function(function):
-                reader = f"function_in({{v}}.__dict__[{name!r}])"
-                inner.parts.append(
-                    (reader, ("method", name), self.take(function, f"{cls.__name__}.{name}"))
-                )
+            if function is not None:
+                wanted = name in self.names or (_is_dunder(name) and name not in _UNSEEN_METHODS)
+                if not is_user_function(function):
+                    inner.checks.append((f"{{v}}.__dict__[{name!r}] is {{k}}", value))
+                elif wanted or constructed:
+                    self._method(inner, cls, name, value)
+            elif not isinstance(value, _DESCRIPTORS) and (
+                name in self.names or not _is_dunder(name)
+            ):
+                self._class_attribute(inner, cls, name, value)
+
+    def _method(self, inner: Box, cls: type, name: str, value: Any) -> None:
+        """A method runs as it is; one that another takes the place of is another program."""
+        label = f"{cls.__name__}.{name}"
+        read: Any = f"function_in({{v}}.__dict__[{name!r}])"
+        part = self.take(function_in(value), label)
+        inner.parts.append((read, Part("method", name), part))
+        self.tokens.append((label, "method", Is(type(value))))
+        inner.checks.append((f"type({{v}}.__dict__[{name!r}]) is {{k}}", type(value)))
+
+    def _class_attribute(self, inner: Box, cls: type, name: str, value: Any) -> None:
+        """Any name may be computed; what cannot be compared is in the way if code mentions it."""
+        mark = self.mark()
+        try:
+            part = self.take(value, f"{cls.__name__}.{name}")
+        except Sidestep:
+            if name in self.names:
+                raise
+            return self.back(mark)
+        inner.parts.append((f"{{v}}.__dict__[{name!r}]", Part("attribute", name), part))
 
     def take_class(self, cls: type, label: str) -> Spec:
         """A class that code names: its constructor may run, its attributes may be read."""
@@ -119,14 +173,32 @@ class Objects(Walk):
         self._class_of(box, cls)
         for base in cls.__mro__:
             if base is not object and is_user_class(base):
-                self._boxes.pop((id(base), "fixed"), None)  # again, now with its constructor
+                self._boxes.pop((id(base), FIXED_PHASE), None)  # again, now with its constructor
                 self._class(box, base, constructed=True)
         return box
 
+    def take_enum(self, member: enum.Enum, label: str) -> Spec:
+        """An enum's member: there is one of it, so it is never copied."""
+        kept, self._phase = self._phase, FIXED_PHASE
+        try:
+            box = self.box(member, label, boxes.ENUM, Is(member))
+            box.checks.append(("{v} is {k}", member))
+            space = vars(member)
+            box.checks.append(("len({v}.__dict__) == {k}", len(space)))
+            for name, value in space.items():
+                if name != "__objclass__":
+                    self._attribute(box, name, value, f"{label}.{name}")
+            self._class_of(box, type(member))
+        finally:
+            self._phase = kept
+        return box
+
+    # -- modules
+
     def take_module(self, module: types.ModuleType, label: str) -> Spec:
-        """A module: a package's is constant; of the user's own, the attributes that code names."""
+        """A module: the attributes that code names; a package's code is constant."""
         if not is_user_module(module):
-            return self._const(module, label, identical=True)
+            return self._package(module, label)
         names = [n for n in vars(module) if n in self.names]
         absent = frozenset(self.names) - set(names)
         box = self.box(module, label, boxes.PYMODULE, Is(module), tuple(names))
@@ -135,6 +207,27 @@ class Objects(Walk):
         for name in names:
             part = self.take(vars(module)[name], f"{label}.{name}")
             box.parts.append((f"{{v}}.__dict__[{name!r}]", name, part))
+        return box
+
+    def _package(self, module: types.ModuleType, label: str) -> Spec:
+        """An installed module: it stands for itself, and what code names of it is looked at."""
+        top = module.__name__.partition(".")[0]
+        if top in _STEADY:
+            return self._const(module, label, identical=True)
+        kept, self._phase = self._phase, FIXED_PHASE
+        try:
+            box = self.box(module, label, boxes.PACKAGE, Is(module))
+            box.checks.append(("{v} is {k}", module))
+            for name in [n for n in vars(module) if n in self.names and not _is_dunder(n)]:
+                mark = self.mark()
+                try:
+                    part = self.take(vars(module)[name], f"{label}.{name}")
+                except Sidestep:  # a name of something else, most likely
+                    self.back(mark)
+                    continue
+                box.parts.append((f"{{v}}.__dict__[{name!r}]", Part("attribute", name), part))
+        finally:
+            self._phase = kept
         return box
 
     def take_pytree(self, value: Any, label: str) -> Spec:
@@ -158,3 +251,11 @@ class Objects(Walk):
             self.names |= words
             self._grown = True
         return self._const(getter, label, identical=True)
+
+
+def _single(value: Any) -> bool:
+    return any(value is v for v in _SINGLES)
+
+
+def _is_dunder(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")

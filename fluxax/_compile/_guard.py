@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import threading
 import types
+from collections import OrderedDict, deque
 from collections.abc import Callable
+from operator import is_
 from typing import Any, NamedTuple
 
 import jax
@@ -17,14 +19,35 @@ import numpy as np
 
 from fluxax import _tree
 from fluxax._compile import _boxes as boxes
+from fluxax._compile._forms import Slot
 from fluxax._compile._reads import function_in
-from fluxax._compile._spec import Again, Arr, Box, Const, Num, Opaque, Spec, Tied
+from fluxax._compile._spec import Again, Arr, Box, Const, Num, Opaque, Part, Spec, Tied, key_of
 from fluxax._jax import ArrayImpl
 from fluxax._module import static_key
 
 
 def _same(a: Any, b: Any) -> bool:
     return static_key(a) == static_key(b)
+
+
+def _same_items(found: Any, known: tuple[Any, ...]) -> bool:
+    """Whether an iterable gives the same keys or members in the same order."""
+    found = (*found,)
+    if len(found) != len(known):
+        return False
+    return all(map(is_, found, known)) or [*map(key_of, found)] == [*map(key_of, known)]
+
+
+def _keys(d: Any) -> Any:
+    return OrderedDict.keys(d) if isinstance(d, OrderedDict) else dict.keys(d)
+
+
+def _no_slot(value: Any, descriptor: Any) -> bool:
+    try:
+        descriptor.__get__(value)
+    except AttributeError:
+        return True
+    return False
 
 
 def _same_array(a: Any, b: Any) -> bool:
@@ -56,8 +79,19 @@ _SPACE = {
     "argument": _argument,
     "ArrayImpl": ArrayImpl,
     "ndarray": np.ndarray,
-    "item": list.__getitem__,
+    "list_item": list.__getitem__,
+    "list_len": list.__len__,
+    "tuple_item": tuple.__getitem__,
+    "tuple_len": tuple.__len__,
+    "deque_item": deque.__getitem__,
+    "deque_len": deque.__len__,
+    "dict_item": dict.__getitem__,
+    "keys": _keys,
+    "set_items": set.__iter__,
+    "frozenset_items": frozenset.__iter__,
+    "no_slot": _no_slot,
     "same": _same,
+    "same_items": _same_items,
     "same_array": _same_array,
     "is_empty": _is_empty,
     "function_in": function_in,
@@ -76,6 +110,7 @@ class Emitter:
         self.arrays: list[str] = []
         self.numbers: dict[int, str] = {}
         self.boxes: dict[int, str] = {}
+        self.apart: dict[str, int] = {}  # variables of what `is` tells apart: id of the first
         self.inner: dict[tuple[str, str], str] = {}  # (variable, attribute): where that is kept
         self.arguments = True  # whether what is emitted is an argument, or what the function reads
         self._count = 0
@@ -122,7 +157,9 @@ class Emitter:
     def _array(self, spec: Arr, reader: str) -> None:
         name = f"a{spec.index}"
         self.lines.append(f"{name} = {reader}")
-        self.require(f"type({name}) is {'ndarray' if spec.numpy else 'ArrayImpl'}")
+        cls = type(spec.value)  # random keys are arrays of another class
+        kind = "ndarray" if spec.numpy else "ArrayImpl" if cls is ArrayImpl else self.constant(cls)
+        self.require(f"type({name}) is {kind}")
         if spec.numpy:  # of objects, text or dates: somebody else has the words for that
             self.require(f"{name}.dtype.kind not in 'OSUMm'")
         if not spec.inside:  # the program itself refuses what has another shape, but slowly
@@ -145,16 +182,22 @@ class Emitter:
         v = self.fresh()
         self.lines.append(f"{v} = {reader}")
         self.boxes[box.number] = v
+        if box.how in boxes.APART:
+            self.apart[v] = id(box.value)
         for check, known in box.checks:
-            constant = repr(known) if type(known) is int else self.constant(known)
-            self.require(self.of(v, check).replace("{k}", constant))
+            self.require(self.reading(v, check, known))
         for read, key, part in box.parts:
-            if read == "{k}":
-                self.emit(part, self.constant(key[1]))
-            else:
-                self.emit(part, self.of(v, read))
+            self.emit(part, self.reading(v, *read) if type(read) is tuple else self.of(v, read))
             if self.places is not None and isinstance(part, (Arr, Tied)):
-                self.places.append((part.index, self.of(v, _owner(box)), key))
+                owner = "" if isinstance(key, (Slot, Part)) else _owner(box)
+                self.places.append((part.index, self.of(v, owner), key))
+
+    def reading(self, v: str, expression: str, known: Any) -> str:
+        """An expression over `{v}` and `{k}`, for a variable and a constant."""
+        if "{k}" in expression:
+            constant = repr(known) if type(known) is int else self.constant(known)
+            expression = expression.replace("{k}", constant)
+        return self.of(v, expression)
 
     def of(self, v: str, expression: str) -> str:
         """An expression over `{v}` for a variable; its dicts are looked up once."""
@@ -168,25 +211,32 @@ class Emitter:
         return expression.replace("{v}", v)
 
     def compile(
-        self, written: list[tuple[Box, str, Any]], parameters: list[int] | None
+        self,
+        written: list[tuple[Box, str, Any]],
+        returned: list[Box],
+        parameters: list[int] | None,
     ) -> Callable[..., Any]:
-        """The guard: `(f, args) -> (inputs, owners) or None`; owners hold what the program writes.
+        """The guard: `(f, args) -> (inputs, owners, returned) or None`.
 
-        With `parameters`: `(parameters, other inputs, owners, owners of the parameters)`.
+        Owners hold what the program writes; what the function returns of the caller's comes last.
+        With `parameters`: `(parameters, other inputs, owners, owners of the parameters, returned)`.
         """
         arrays = self.arrays
-        if len(arrays) > 1:  # an array that has become two of them would be a new tie
-            ids = ", ".join(f"a{i}" for i in range(len(arrays)))
-            self.lines.append(f"if len({{*map(id, ({ids}))}}) != {len(arrays)}: return None")
+        one = [f"a{i}" for i in range(len(arrays))] + list(self.apart)
+        if len(one) > 1:  # an array that has become two of them would be a new tie
+            n = len(arrays) + len(set(self.apart.values()))
+            self.lines.append(f"if len({{*map(id, ({', '.join(one)}))}}) != {n}: return None")
         numbers = [self.numbers[i] for i in sorted(self.numbers)]
         owners = ", ".join(self.of(self.boxes[box.number], "{v}.__dict__") for box, _, _ in written)
+        own = "".join(f"{self.boxes[box.number]}, " for box in returned)
         if parameters is None:
-            self.lines.append(f"return [{', '.join(arrays + numbers)}], [{owners}]")
+            self.lines.append(f"return [{', '.join(arrays + numbers)}], [{owners}], ({own})")
         else:
             chosen = ", ".join(arrays[i] for i in parameters)
             others = ", ".join([a for i, a in enumerate(arrays) if i not in parameters] + numbers)
             places = ", ".join(owner for i, owner, _ in self.places or () if i in parameters)
-            self.lines.append(f"return [{chosen}], [{others}], [{owners}], [{places}]")
+            inputs = f"[{chosen}], [{others}]"
+            self.lines.append(f"return {inputs}, [{owners}], [{places}], ({own})")
         body = "\n        ".join(self.lines)
         source = (
             f"def guard(f, args):\n    try:\n        {body}\n"
@@ -223,6 +273,7 @@ def make_guard(
     function: Spec,
     arguments: list[Spec],
     written: list[tuple[Box, str, Any]],
+    returned: list[Box],
     parameters: list[int] | None = None,
 ) -> tuple[Callable[..., Any], Places | None]:
     """The guard for a function and its arguments; with `parameters`, also where those stand."""
@@ -237,9 +288,9 @@ def make_guard(
     emitter.arguments = False
     emitter.emit(function, "f")
     if parameters is None:
-        return emitter.compile(written, None), None
+        return emitter.compile(written, returned, None), None
     emitter.places = places if all(owner for _, owner, _ in places) else []
     settable = bool(emitter.places) or not places
     which = [parameters.index(i) for i, _, _ in places]
     found = Places(parameters, which, [key for _, _, key in places], settable)
-    return emitter.compile(written, parameters), found
+    return emitter.compile(written, returned, parameters), found

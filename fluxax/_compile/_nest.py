@@ -8,7 +8,7 @@ import jax
 
 from fluxax import _tree
 from fluxax._compile import _boxes as boxes
-from fluxax._compile._spec import Again, Arr, Box, Num, Spec
+from fluxax._compile._spec import Again, Arr, Box, Num, Part, Spec
 
 
 def nests_of(specs: list[Spec], n_arrays: int) -> list[Any]:
@@ -39,7 +39,7 @@ def _emptied(nest: Any) -> Any:
 
 
 def _structural(key: Any) -> bool:
-    return isinstance(key, tuple) and len(key) == 2 and key[0] == "class"
+    return type(key) is Part
 
 
 def _nest_list(box: Box, keys: list[Any], nests: list[Any]) -> Any:
@@ -66,7 +66,6 @@ _NESTS: dict[Any, Any] = {
     boxes.TUPLE: _nest_tuple,
     boxes.DICT: lambda box, keys, nests: ((lambda xs: dict(zip(keys, xs, strict=True))), nests),
     boxes.OBJECT: _nest_object,
-    boxes.SLOTS: _nest_object,
     boxes.PYTREE: _nest_pytree,
 }
 

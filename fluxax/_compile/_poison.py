@@ -16,17 +16,24 @@ from fluxax._compile._spec import Sidestep
 
 
 def _refuse(self: Any, *_: Any, **__: Any) -> Any:
-    what = object.__getattribute__(self, "_what")
-    raise Sidestep(f"it uses `{what}`, which cannot be compared between calls")
+    what, learn = object.__getattribute__(self, "_what"), object.__getattribute__(self, "_learn")
+    raise Sidestep(f"it uses `{what}`, which cannot be compared between calls", learn)
 
 
 class Poison:
-    """Stands for an object that cannot be compared; any use of it raises `Sidestep`."""
+    """Stands for what cannot be compared, or was not looked at; any use of it raises `Sidestep`.
 
-    __slots__ = ("_what",)
+    Args:
+        what: what it stands for, for a reader.
+        learn: the attribute that the walk did not look at, since no code mentions it, and others
+            beside it: the next walk does.
+    """
 
-    def __init__(self, what: str):
+    __slots__ = ("_learn", "_what")
+
+    def __init__(self, what: str, learn: tuple[str, ...] = ()):
         object.__setattr__(self, "_what", what)
+        object.__setattr__(self, "_learn", learn)
 
     __getattribute__ = __setattr__ = __delattr__ = _refuse
 

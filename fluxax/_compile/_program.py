@@ -11,7 +11,7 @@ import threading
 import types
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from fluxax import _tree
@@ -23,7 +23,7 @@ from fluxax._compile._trace import Trace
 from fluxax._compile._traced import Program
 from fluxax._compile._walk import INPUT
 from fluxax._errors import warn
-from fluxax._jax import trace_settings, tracing
+from fluxax._jax import WRAPPERS, trace_settings, tracing
 from fluxax._module import static_key
 
 _SITES, _FAILURES, _ATTEMPTS = 512, 2, 50
@@ -54,6 +54,10 @@ class Found(NamedTuple):
     got: Any
     site: Site
 
+    def value(self, outs: Any) -> Any:
+        """What the function returned, from the program's outputs."""
+        return self.program.value(outs, self.got[-1])
+
 
 def find(
     f: Any, args: tuple[Any, ...], purpose: Purpose, frozen: Frozen = no_modules
@@ -77,23 +81,26 @@ def find(
 
 def _root(f: Any) -> Any:
     """What identifies an objective: the code object in the end, or the class."""
-    while True:
-        if type(f) is types.FunctionType:
-            return f.__code__
-        inner = (
-            getattr(f, "__wrapped__", None)
-            or getattr(f, "__func__", None)
-            or getattr(f, "func", None)
-        )
-        if inner is None or inner is f:
-            call = type(f).__call__
+    while type(f) is not types.FunctionType:
+        if type(f) is types.MethodType:
+            f = f.__func__
+        elif isinstance(f, partial):
+            f = f.func
+        elif isinstance(f, WRAPPERS) or type(f) is _CACHED:
+            f = f.__wrapped__
+        else:  # an instance with a call of its own; one that makes attributes up has no end
+            call = getattr(type(f), "__call__", None)
             return call.__code__ if type(call) is types.FunctionType else type(f)
-        f = inner
+    return f.__code__
+
+
+_CACHED = type(lru_cache(lambda: None))
 
 
 def _new_site(code: Any, f: Any, purpose: Purpose) -> Site:
     with _lock:
         if type(code) is types.CodeType:
+            _reads.adopt(code.co_filename)
             where = f"{code.co_filename}:{code.co_firstlineno}"
         else:
             where = getattr(f, "__qualname__", type(f).__qualname__)
@@ -178,13 +185,16 @@ def _attempt(
 def _walk(
     site: Site, f: Any, args: tuple[Any, ...], purpose: Purpose
 ) -> tuple[Capture, list[Spec], Spec]:
+    pinned: set[int] = set()
     while True:
-        capture = Capture(site.numbers, site.names)
-        arguments = capture.arguments(args, purpose.differentiated, site.ints)
+        capture = Capture(site.numbers, site.names, pinned)
         try:
+            arguments = capture.arguments(args, purpose.differentiated, site.ints)
             return capture, arguments, capture.function(f)
         except Restart:
             continue
+        except RecursionError:
+            raise Sidestep("what it reads is nested too deeply") from None
 
 
 def _learn_numbers(site: Site, capture: Capture) -> bool:

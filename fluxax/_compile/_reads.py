@@ -51,6 +51,7 @@ def _inspect(code: CodeType) -> Reads:
     attributes = set(code.co_names)
     written = None
     codes = {id(code)}
+    before = ""
     for op in dis.get_instructions(code):
         if op.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"):
             names[op.argval] = None
@@ -59,6 +60,9 @@ def _inspect(code: CodeType) -> Reads:
             names[op.argval] = None
         elif op.opname == "MATCH_CLASS":
             attributes.add("type()")  # it asks for a type
+        elif op.opname == "IS_OP" and before != "LOAD_CONST":
+            attributes.add("is()")  # it asks whether two things are one; `is None` does not
+        before = op.opname
     for const in code.co_consts:
         if isinstance(const, CodeType):
             inner = _inspect(const)
@@ -85,19 +89,42 @@ def _package_folders() -> tuple[str, ...]:
 
 
 _PACKAGES = _package_folders()
+_SITES = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
+#: Where JAX, NumPy and fluxax lie: taken as constant whoever calls them.
+_CORE = tuple(
+    os.path.join(os.path.dirname(os.path.abspath(m)), "")
+    for m in (jax.__file__, np.__file__, os.path.dirname(__file__))
+)
 _users: dict[str, bool] = {}
+_own: set[str] = set()  # installed packages that objectives come from: folders, or a file
 
 
 def is_user_file(filename: str) -> bool:
-    """Whether code from a file is the user's own: not of an installed package or of Python."""
+    """Whether code from a file is the user's own: not of an installed package or of Python.
+
+    The package that an objective comes from is the user's, wherever it lies (`adopt`).
+    """
     known = _users.get(filename)
     if known is None:
         known = _users[filename] = not (
             filename.startswith("<frozen")
             or filename.startswith(_PACKAGES)
-            or f"{os.sep}site-packages{os.sep}" in filename
-        )
+            or any(folder in filename for folder in _SITES)
+        ) or filename.startswith(tuple(_own))
     return known
+
+
+def adopt(filename: str) -> None:
+    """The package of an objective: its author's project, installed as people do with their own."""
+    if is_user_file(filename) or filename.startswith(_CORE):
+        return
+    for folder in _SITES:
+        before, found, inside = filename.rpartition(folder)
+        if found:
+            top, separator, _ = inside.partition(os.sep)
+            _own.add(before + folder + top + separator)
+            _users.clear()
+            return
 
 
 def is_user_function(function: Any) -> bool:
@@ -108,21 +135,33 @@ def is_user_function(function: Any) -> bool:
 def is_user_class(cls: type) -> bool:
     """Whether a class is the user's own, by the file of its module or of its methods."""
     for value in vars(cls).values():
-        if type(value) is FunctionType and value.__code__.co_filename != "<string>":
+        if (
+            type(value) is FunctionType
+            and value.__code__.co_filename != "<string>"
+            and value.__qualname__.startswith(f"{cls.__qualname__}.")  # written in its body
+        ):
             return is_user_file(value.__code__.co_filename)
     module = sys.modules.get(cls.__module__)
-    file = getattr(module, "__file__", None)
-    if file is None:  # __main__ of a prompt or notebook is the user's; a builtin module is not
-        return cls.__module__ == "__main__" or module is None
-    return is_user_file(file)
+    if module is None or cls.__module__ == "__main__":
+        return True
+    # a builtin module has no file; a prompt's or a notebook's has none either, and no spec
+    return _is_user_space(vars(module), cls.__module__)
 
 
 def is_user_module(module: ModuleType) -> bool:
     """Whether a module is the user's own, not an installed package's or Python's."""
-    file = getattr(module, "__file__", None)
-    if file is None:
-        return module.__name__ == "__main__" or module.__spec__ is None
-    return is_user_file(file)
+    return _is_user_space(vars(module), module.__name__)
+
+
+def _is_user_space(space: dict[str, Any], name: str) -> bool:
+    """Whether a module's namespace is the user's: by its file, or by its folders."""
+    file = space.get("__file__")
+    if type(file) is str:
+        return is_user_file(file)
+    folders = space.get("__path__")
+    if folders is not None:  # a project without __init__.py
+        return any(is_user_file(os.path.join(str(folder), "")) for folder in folders)
+    return name == "__main__" or space.get("__spec__") is None
 
 
 def function_in(value: Any) -> Any:

@@ -8,15 +8,13 @@ copy, where comparing it with what was put in finds it.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-import jax
 
 from fluxax import _tree
 from fluxax._compile import _boxes as boxes
 from fluxax._compile._poison import Poison, steady, trace_builtins
-from fluxax._compile._spec import Again, Arr, Box, Const, Num, Opaque, Sidestep, Spec, Tied
+from fluxax._compile._spec import Again, Arr, Box, Const, Num, Opaque, Part, Sidestep, Spec, Tied
 from fluxax._jax import Tracer
 from fluxax._module import Module
 
@@ -37,7 +35,7 @@ class Rebuild:
         self._before: list[tuple[Box, Any, dict[Any, Any]]] = []
         self._globals: dict[int, dict[str, Any]] = {}
         self._global_parts: list[tuple[dict[str, Any], str, Any, str]] = []
-        self.originals: dict[int, Any] = {}  # id of a copy -> what it is a copy of
+        self.originals: dict[int, Box] = {}  # id of a copy -> what it is a copy of
         self._outside = False
         self._builtins = trace_builtins(self._isinstance)
 
@@ -54,7 +52,7 @@ class Rebuild:
 
     def copies_of(self, originals: frozenset[int]) -> frozenset[int]:
         """Ids of the copies of objects given by id."""
-        return frozenset(new for new, old in self.originals.items() if id(old) in originals)
+        return frozenset(n for n, box in self.originals.items() if id(box.value) in originals)
 
     # -- making
 
@@ -69,6 +67,8 @@ class Rebuild:
         if isinstance(spec, Opaque):
             return self._copies.setdefault(spec.number, Poison(spec.label))
         if isinstance(spec, Again):
+            if spec.fixed:
+                return spec.value
             if spec.number in self._copies:
                 return self._copies[spec.number]
             raise Sidestep(f"`{spec.label}` is part of a cycle through a tuple")
@@ -76,14 +76,18 @@ class Rebuild:
         return self._box(spec)
 
     def _box(self, box: Box) -> Any:
+        if box.how is boxes.PACKAGE:
+            return steady(box.value, box.label)
+        if box.fixed:
+            return box.value
         if box.how is boxes.FUNCTION:
             return self._function(box)
-        if box.how in (boxes.CLASS, boxes.CLASS_VALUE):
-            return box.value
         if box.how.shell is None:
             assert box.how.build is not None
-            new = box.how.build(box.value, self._parts(box))
-            self._copies[box.number] = new
+            new = self._copies[box.number] = box.how.build(box.value, self._parts(box))
+            self.originals[id(new)] = box
+            if box.how.now is not None:
+                self._before.append((box, new, box.how.now(new)))
             return new
         new = self._shell(box)
         self._fill(box, new)
@@ -92,7 +96,7 @@ class Rebuild:
     def _shell(self, box: Box) -> Any:
         assert box.how.shell is not None
         new = self._copies[box.number] = box.how.shell(box.value)
-        self.originals[id(new)] = box.value
+        self.originals[id(new)] = box
         return new
 
     def _fill(self, box: Box, new: Any) -> None:
@@ -103,6 +107,10 @@ class Rebuild:
 
     def _parts(self, box: Box) -> dict[Any, Any]:
         return {key: self.make(spec) for _, key, spec in box.parts if not _of_class(key)}
+
+    def original(self, value: Any) -> Box | None:
+        """The box that a value is the copy of, or that is the value itself."""
+        return self.originals.get(id(value))
 
     def _function(self, box: Box) -> Any:
         """A function over copies of its cells and globals; cells first, since they may hold it."""
@@ -122,7 +130,7 @@ class Rebuild:
             old.__doc__,
         )
         self._copies[box.number] = new
-        self.originals[id(new)] = old
+        self.originals[id(new)] = box
         for spec in fresh:
             self._fill(spec, self._copies[spec.number])
         self._settings(box, old, new, space)
@@ -139,6 +147,8 @@ class Rebuild:
         for (sort, name), value in made.items():
             if sort == "attr":
                 new.__dict__[name] = value
+            elif sort == "about":
+                setattr(new, name, value)
             elif sort == "global":
                 space[name] = value
                 self._global_parts.append((space, name, value, parts[sort, name].label))
@@ -179,12 +189,14 @@ class Rebuild:
                     raise Sidestep(_wrote(box, "its order"))
                 continue
             found += self._changed(box, before, now)
+        put = {(id(space), name) for space, name, _, _ in self._global_parts}
         for space, name, value, label in self._global_parts:
-            if space.pop(name, _NOTHING) is not value:
+            if space.get(name, _NOTHING) is not value:
                 raise Sidestep(f"it assigns the global `{label}`")
         for space in self._globals.values():
             for name in set(space) - {"__builtins__", "__name__"}:
-                raise Sidestep(f"it assigns the global `{name}`")
+                if (id(space), name) not in put:
+                    raise Sidestep(f"it assigns the global `{name}`")
         return found
 
     def _changed(self, box: Box, before: dict[Any, Any], now: dict[Any, Any]) -> list[Any]:
@@ -207,7 +219,7 @@ NUMBER_NEEDED = "a number decides what it does"
 
 
 def _of_class(key: Any) -> bool:
-    return isinstance(key, tuple) and key[0] in ("class", "method")
+    return type(key) is Part and key.sort in ("class", "method")
 
 
 def _number_of(spec: Spec) -> int:
@@ -218,22 +230,6 @@ def _number_of(spec: Spec) -> int:
 def _wrote(box: Box, key: Any) -> str:
     if box.how is boxes.CELL:
         return f"it assigns `{box.label}`, a variable of the function around it"
-    if box.how in (boxes.OBJECT, boxes.SLOTS, boxes.PYMODULE, boxes.FUNCTION):
+    if box.how in (boxes.OBJECT, boxes.PYMODULE, boxes.FUNCTION) or type(key) is Part:
         return f"it writes `{box.label}.{key}`"
     return f"it changes `{box.label}`"
-
-
-def map_outputs(value: Any, leaf: Callable[[Any], Any], originals: dict[int, Any]) -> Any:
-    """What the function returned, with `leaf` at every array and no copies of ours in it."""
-    if _tree.is_array(value) or isinstance(value, jax.Array):
-        return leaf(value)
-    if id(value) in originals:
-        original = originals[id(value)]
-        if isinstance(original, types.FunctionType) or not list(_tree.arrays(value)):
-            return original
-    kind = _tree.kind_of(value)
-    if kind is not None:
-        return kind.rebuild(value, [map_outputs(v, leaf, originals) for _, v in kind.parts(value)])
-    if isinstance(value, Poison):
-        raise Sidestep("it returns something that cannot be compared between calls")
-    return value

@@ -48,10 +48,11 @@ class Site:
         self.record = record
         self.recent: tuple[Entry, ...] = ()
         self.table: OrderedDict[Any, Entry] = OrderedDict()
-        self.numbers: dict[str, str] = {}
-        self.seen: dict[str, Any] = {}
+        self.numbers: dict[Any, str] = {}  # by place: a label, and how often it came before
+        self.seen: dict[Any, Any] = {}
         self.names: set[str] = set()
-        self.proven: set[str] = set()  # numbers that were inputs of a program
+        self.learnt = 0  # attributes that a trace read though no code mentions them
+        self.proven: set[Any] = set()  # numbers that were inputs of a program
         self.careful = False  # try further numbers one at a time
         self.ints: dict[int, bool] = {}
         self.failures = 0

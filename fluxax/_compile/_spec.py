@@ -7,13 +7,18 @@ into the cache key (`Capture`, which makes them). Specs live for one slow call o
 
 from __future__ import annotations
 
+import enum
 import threading
+import types
 from collections.abc import Callable
 from typing import Any
+
+from fluxax._module import static_key
 
 
 class _Raised(threading.local):
     reason: str | None = None
+    learn: tuple[str, ...] = ()  # attributes that the walk would have had to look at
 
 
 raised = _Raised()  # the first reason to step aside since a trace began in this thread
@@ -26,9 +31,11 @@ class Sidestep(BaseException):
     swallows it all the same does not help itself: `raised` keeps the reason.
     """
 
-    def __init__(self, reason: str):
+    def __init__(self, reason: str, learn: tuple[str, ...] = ()):
         super().__init__(reason)
-        raised.reason = raised.reason or reason
+        if raised.reason is None:
+            raised.reason, raised.learn = reason, learn
+        self.learn = learn
 
 
 class Is:
@@ -113,28 +120,47 @@ class Opaque(Spec):
 class Again(Spec):
     """A container that was found before."""
 
-    __slots__ = ("number",)
+    __slots__ = ("fixed", "number")
 
-    def __init__(self, value: Any, label: str, number: int):
+    def __init__(self, value: Any, label: str, number: int, fixed: bool):
         super().__init__(value, label)
-        self.number = number
+        self.number, self.fixed = number, fixed
 
 
 class Box(Spec):
     """Something with parts: a container, an object, a function, a cell.
 
     `checks` are expressions over `{v}` (the value) and `{k}` (the constants that stand
-    beside them) which must hold; `parts` are triples of an expression that reads the
-    part from `{v}`, the part's key for the rebuilder, and its spec.
+    beside them) which must hold; `parts` are triples of a reader, an expression that reads the
+    part from `{v}` (and from `{k}`: then a pair of the expression and that constant), the part's
+    key for the rebuilder, and its spec. A `fixed` box is no copy in a trace, but the thing itself.
     """
 
-    __slots__ = ("checks", "how", "number", "parts")
+    __slots__ = ("checks", "fixed", "how", "number", "parts")
 
-    def __init__(self, value: Any, label: str, number: int, how: How):
+    def __init__(self, value: Any, label: str, number: int, how: How, fixed: bool):
         super().__init__(value, label)
-        self.number, self.how = number, how
+        self.number, self.how, self.fixed = number, how, fixed
         self.checks: list[tuple[str, Any]] = []
-        self.parts: list[tuple[str, Any, Spec]] = []
+        self.parts: list[tuple[Any, Any, Spec]] = []
+
+
+class Part:
+    """The key of a part that is no item: an attribute of a container, a class, a method."""
+
+    __slots__ = ("name", "sort")
+
+    def __init__(self, sort: str, name: Any):
+        self.sort, self.name = sort, name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Part) and (self.sort, self.name) == (other.sort, other.name)
+
+    def __hash__(self) -> int:
+        return hash((self.sort, self.name))
+
+    def __str__(self) -> str:
+        return str(self.name)
 
 
 class How:
@@ -157,3 +183,11 @@ class How:
     ):
         self.name = name
         self.build, self.shell, self.fill, self.now = build, shell, fill, now
+
+
+def key_of(value: Any) -> Any:
+    """A dict's key or a set's member in a cache key: by content, or the thing itself."""
+    return Is(value) if isinstance(value, (type, enum.Enum, *_FUNCTIONS)) else static_key(value)
+
+
+_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType)

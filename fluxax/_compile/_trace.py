@@ -18,10 +18,11 @@ from fluxax._compile._jaxpr import calls_back, dependence, lonely_numbers
 from fluxax._compile._nest import nests_of
 from fluxax._compile._objective import BadLoss, check_loss, first_of, loss_array, objective
 from fluxax._compile._reads import place_of
-from fluxax._compile._rebuild import Rebuild, map_outputs
+from fluxax._compile._outputs import Recipe
+from fluxax._compile._rebuild import Rebuild
 from fluxax._compile._site import Entry, Purpose, Site
 from fluxax._compile._spec import Arr, Box, Num, Sidestep, Spec, Tied, raised
-from fluxax._compile._traced import Hole, Program, Write, floating
+from fluxax._compile._traced import Program, Write, floating
 from fluxax._compile._tripwire import Tripwire
 from fluxax._compile._walk import FIXED, INPUT
 from fluxax._errors import InputError, warn
@@ -44,7 +45,8 @@ class Trace:
         self.site, self.capture, self.purpose = site, capture, purpose
         self.arguments, self.function, self.frozen = arguments, function, frozen
         self.writes: list[tuple[Box, str, Any]] = []
-        self.shape: Any = None
+        self.make: Any = None  # what the function returned, from the outputs
+        self.returned: list[Box] = []  # what of it was the caller's
         self.n_outputs = 0
         self.tripwire = Tripwire()
         self.arrays_of_arguments = _count_arrays(arguments)
@@ -61,7 +63,7 @@ class Trace:
         except Exception as error:  # user code on copies: nothing has happened yet
             return self._failed(error)
         except Sidestep as reason:
-            if self._number_is_to_blame():
+            if self._learns(reason) or self._number_is_to_blame():
                 return None
             raise reason
         lonely = self._lonely(closed)
@@ -72,7 +74,7 @@ class Trace:
         self.site.proven |= {n for n, state in self.site.numbers.items() if state == INPUT}
         program = self._program(closed)
         guard, program.places = make_guard(
-            self.function, self.arguments, self.writes, program.parameters
+            self.function, self.arguments, self.writes, self.returned, program.parameters
         )
         record = self.site.record
         record.traced(_explain.difference(record, self.capture.key, self.purpose.settings))
@@ -84,7 +86,7 @@ class Trace:
     def _describe(self, record: _explain.Record) -> None:
         numbers = [t[0] for t in self.capture.tokens if t[1] == "input"]
         record.inputs = (*self.capture.labels, *numbers)
-        record.constants = dict(self.capture.constants)
+        record.constants = {label: v for (label, _), v in self.capture.constants.items()}
         copied = [a for a in self.capture.arrays if type(a) is np.ndarray]
         record.bytes_copied = sum(a.nbytes for a in copied)
         inside = self.capture.arrays[self.arrays_of_arguments :]
@@ -113,6 +115,19 @@ class Trace:
         raise Sidestep(
             f"tracing it raised {type(error).__name__}: {_first_line(error)}{place_of(error)}"
         ) from None
+
+    def _learns(self, reason: Sidestep) -> bool:
+        """Whether it read an attribute that no code mentions: the next walk looks at it as well.
+
+        After the third, at all that stand beside it.
+        """
+        site = self.site
+        new = [n for n in reason.learn[:1] if n not in site.names]
+        if new and site.learnt >= _FEW:
+            new = list(reason.learn)
+        site.names.update(new)
+        site.learnt += bool(new)
+        return bool(new)
 
     def _number_is_to_blame(self) -> bool:
         """Whether numbers were inputs in a trace that failed; they become constants again."""
@@ -161,7 +176,7 @@ class Trace:
         """The function of its inputs alone, run on copies; what it wrote comes out as well."""
         n = len(self.capture.arrays)
         arrays, numbers = inputs[:n], inputs[n:]
-        raised.reason = None
+        raised.reason, raised.learn = None, ()
         still = 0 if self.outside else self.arrays_of_arguments
         rebuild = Rebuild(arrays, _Captured(arrays, still), numbers)
         tripwire = self.tripwire = Tripwire()
@@ -173,37 +188,39 @@ class Trace:
             out = f(*args)
         tripwire.check()
         if raised.reason is not None:  # somebody swallowed it
-            raise Sidestep(raised.reason)
+            raise Sidestep(raised.reason, raised.learn)
         outs: list[Any] = []
         self.writes = rebuild.writes()
-        self.shape = self._shape(out, outs, rebuild.originals)
+        self.make = self._recipe(out, outs, rebuild)
         self.n_outputs = len(outs)
         return [*outs, *(array for _, _, array in self.writes)]
 
-    def _shape(self, out: Any, outs: list[Any], originals: dict[int, Any]) -> Any:
-        """What was returned with holes where arrays stood, which are put into `outs`."""
+    def _recipe(self, out: Any, outs: list[Any], rebuild: Rebuild) -> Any:
+        """How to make what was returned of the outputs; arrays in there are put into `outs`."""
         if self.purpose.name != "value":
             outs.append(loss_array(out))
             if first_of(out) is out:
                 return None
 
-        def leaf(array: Any) -> Hole:
+        def leaf(array: Any) -> int:
             outs.append(array)
-            return Hole(len(outs) - 1)
+            return len(outs) - 1
 
-        return map_outputs(out, leaf, originals)
+        recipe = Recipe(leaf, rebuild.original)
+        maker = recipe.of(out)
+        self.returned = recipe.returned
+        return maker
 
-    def _lonely(self, closed: Any) -> list[str]:
+    def _lonely(self, closed: Any) -> list[Any]:
         n = len(self.capture.arrays)
         numbers = {n + i: i for i in range(len(self.capture.values)) if i not in self.capture.real}
-        labels = [t[0] for t in self.capture.tokens if t[1] == "input"]
-        return [labels[i] for i in sorted(lonely_numbers(closed.jaxpr, numbers))]
+        return [self.capture.places[i] for i in sorted(lonely_numbers(closed.jaxpr, numbers))]
 
     def _program(self, closed: Any) -> Program:
         writes = [
             Write(_input_of(box, name), name, f"{box.label}.{name}") for box, name, _ in self.writes
         ]
-        program = Program(closed, self.shape, writes, self.n_outputs)
+        program = Program(closed, self.make, writes, self.n_outputs)
         capture = self.capture
         program.n_arrays = len(capture.arrays)
         if self.purpose.name == "value":
@@ -229,7 +246,7 @@ class Trace:
         return program
 
 
-_HEAVY = 16 << 20
+_HEAVY, _FEW = 16 << 20, 3
 
 
 class _Captured(Sequence[Any]):

@@ -9,18 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fluxax import _tree
 from fluxax._jax import eval_jaxpr
 from fluxax.kernels import options_for
-
-
-class Hole:
-    """The place of output number `index` in what a function returned."""
-
-    __slots__ = ("index",)
-
-    def __init__(self, index: int):
-        self.index = index
 
 
 class Write(NamedTuple):
@@ -34,8 +24,8 @@ class Write(NamedTuple):
 class Program:
     """A traced function: its jaxpr, what comes in and out, and what was found about it."""
 
-    def __init__(self, closed: Any, shape: Any, writes: list[Write], n_outputs: int):
-        self.closed, self.shape, self.writes, self.n_outputs = closed, shape, writes, n_outputs
+    def __init__(self, closed: Any, make: Any, writes: list[Write], n_outputs: int):
+        self.closed, self.make, self.writes, self.n_outputs = closed, make, writes, n_outputs
         self.used: list[int] = []  # inputs with a gradient
         self.nests: list[Any] = []  # how the gradient of each argument is nested
         self.n_arrays = 0
@@ -86,9 +76,9 @@ class Program:
             x.shape == a.shape and a.dtype in (x.dtype, canonical(x.dtype)) for x, a in arrays
         )
 
-    def value(self, outs: Any) -> Any:
-        """What the function returned, from the program's outputs."""
-        return outs[0] if self.shape is None else fill(self.shape, outs)
+    def value(self, outs: Any, own: Any) -> Any:
+        """What the function returned, from the program's outputs and the caller's objects."""
+        return outs[0] if self.make is None else self.make(outs, own)
 
 
 def floating(x: Any) -> bool:
@@ -99,16 +89,6 @@ def floating(x: Any) -> bool:
 def canonical(dtype: Any) -> Any:
     """The dtype that JAX makes of NumPy's: 32 bits unless x64 is on."""
     return jax.dtypes.canonicalize_dtype(dtype, allow_extended_dtype=True)
-
-
-def fill(shape: Any, outs: Any) -> Any:
-    """A returned value with arrays in its holes."""
-    if type(shape) is Hole:
-        return outs[shape.index]
-    kind = _tree.kind_of(shape)
-    if kind is None:
-        return shape
-    return kind.rebuild(shape, [fill(part, outs) for _, part in kind.parts(shape)])
 
 
 class ShapeMiss(Exception):

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import jax
 import numpy as np
 
+from fluxax import _tree
 from fluxax._compile import _boxes as boxes
 from fluxax._compile._reads import Reads
-from fluxax._compile._spec import Arr, Box, Const, How, Is, Num, Opaque, Sidestep, Spec, Tied
+from fluxax._compile._spec import (
+    Arr, Box, Const, How, Is, Num, Opaque, Sidestep, Spec, Tied, raised,
+)  # fmt: skip
 from fluxax._jax import Tracer
-from fluxax._module import static_key
+from fluxax._module import Module, static_key
 
 _MOST_BYTES = 1 << 20
-_TYPE_QUESTIONS = frozenset(("type()", "hasattr()", "isinstance()", "isscalar"))
+_TYPE_QUESTIONS = frozenset(("type()", "hasattr()", "isinstance()", "isscalar", "__class__"))
+
+_MOST_BOXES = 20_000
+FIXED_PHASE = "fixed"
 
 #: What a number has been seen to do: it may become an input, or it must stay a constant.
 INPUT, FIXED = "input", "fixed"
@@ -24,22 +31,26 @@ class Walk:
     """What all parts of one walk share.
 
     Args:
-        numbers: what is known of the numbers, by label.
+        numbers: what is known of the numbers, by place: a label, and how often it came before.
         names: the attribute names that reached code mentions.
+        pinned: ids of what code that runs as it is reaches as well: no copies are made of these.
     """
 
-    def __init__(self, numbers: dict[str, Any], names: set[str]):
-        self.numbers, self.names = numbers, names
+    def __init__(self, numbers: dict[Any, Any], names: set[str], pinned: set[int]):
+        self.numbers, self.names, self.pinned = numbers, names, pinned
         self.arrays: list[Any] = []
         self.values: list[Any] = []  # numbers that are inputs
+        self.places: list[Any] = []  # of those: which number it is, for `numbers`
         self.labels: list[str] = []  # of arrays
-        self.constants: dict[str, Any] = {}  # numbers that are not
+        self.constants: dict[Any, Any] = {}  # numbers that are not, by place
         self.tokens: list[Any] = []
         self.trainable: list[bool] = []  # by array
         self._array_index: dict[int, int] = {}
         self._boxes: dict[tuple[int, str], Box | Opaque] = {}
         self._phase = "argument"  # the function's own copy of an argument has no derivative
-        self._globals: set[tuple[int, str, str]] = set()
+        self._globals: dict[tuple[int, str], Box] = {}
+        self._named: set[tuple[int, str, str]] = set()
+        self._times: Counter[str] = Counter()  # how often a label came
         self._count = 0
         self._grown = False
         self.fixed_codes: set[int] = set()  # code objects that may run as they are
@@ -99,28 +110,33 @@ class Walk:
         return box
 
     def _number(self, value: Any, label: str) -> Spec:
+        place = (label, self._times[label])  # labels are for people: two closures share one
+        self._times[label] += 1
         if self._real and not self._fixed and isinstance(value, (float, np.floating)):
-            return self._real_input(value, label)
+            return self._real_input(value, label, place)
         if isinstance(value, np.generic) and value.dtype.kind not in "biufc":
+            if value.dtype.kind == "V":  # a view into an array of records
+                return self._opaque(value, label)
             return self._const(value, label, identical=False)
-        if self.promotes and self.numbers.get(label) == INPUT and _fits(value):
-            return self._input(value, label)
+        if self.promotes and self.numbers.get(place) == INPUT and _fits(value):
+            return self._input(value, label, place)
         self.tokens.append((label, "number", static_key(value)))
         self.fixed_data |= self._fixed
         if not self._fixed and not isinstance(value, (bool, np.bool_)):
-            self.constants[label] = value
+            self.constants[place] = value
         return Num(value, label, None)
 
-    def _real_input(self, value: Any, label: str) -> Num:
+    def _real_input(self, value: Any, label: str, place: Any) -> Num:
         """A number to differentiate by."""
-        spec = self._input(value, label)
+        spec = self._input(value, label, place)
         spec.real = True
         self.real[len(self.values) - 1] = spec
         return spec
 
-    def _input(self, value: Any, label: str) -> Num:
+    def _input(self, value: Any, label: str, place: Any) -> Num:
         self.tokens.append((label, "input", type(value)))
         self.values.append(value)
+        self.places.append(place)
         return Num(value, label, len(self.values) - 1)
 
     def _const(self, value: Any, label: str, *, identical: bool) -> Const:
@@ -131,6 +147,8 @@ class Walk:
     def _opaque(self, value: Any, label: str) -> Opaque:
         if self._fixed:
             raise Sidestep(f"a method names `{label}`, which cannot be compared between calls")
+        if "type()" in self.names:  # of a stand-in it would be another
+            raise Sidestep(f"it may ask for the type of `{label}`, which cannot be compared")
         self._count += 1
         self.tokens.append((label, "opaque", Is(type(value))))
         spec = self._boxes[id(value), self._phase] = Opaque(value, label, self._count)
@@ -141,17 +159,43 @@ class Walk:
     def box(self, value: Any, label: str, how: How, *token: Any) -> Box:
         """Start a box: its type is checked and it can be referred to from below."""
         self._count += 1
-        spec = self._boxes[id(value), self._phase] = Box(value, label, self._count, how)
+        if self._count > _MOST_BOXES:
+            raise Sidestep(f"it reads more than {_MOST_BOXES} containers and objects")
+        spec = Box(value, label, self._count, how, self._fixed)
+        self._boxes[id(value), self._phase] = spec
         if self._fixed and how.now is not None:
             self.fixed_boxes.append(spec)
         self.tokens.append((label, how.name, Is(type(value)), *token))
         spec.checks.append(("type({v}) is {k}", type(value)))
         return spec
 
+    def conflicts(self) -> set[int]:
+        """What is both copied and reached as it is: `is` would tell the two apart."""
+        fixed = {i for i, phase in self._boxes if phase == FIXED_PHASE}
+        return {
+            i
+            for (i, phase), spec in self._boxes.items()
+            if phase != FIXED_PHASE and i in fixed and i not in self.pinned
+            if isinstance(spec, Box) and _may_be_pinned(spec, phase)
+        }
+
+    def mark(self) -> Any:
+        """Where the walk stands, for `back`."""
+        sizes = len(self.tokens), len(self._boxes), len(self.fixed_boxes)
+        return sizes, self._phase, set(self.fixed_codes), dict(self._globals), set(self._named)
+
+    def back(self, mark: Any) -> None:
+        """Forget what was found since, below a class: it turned out not to be comparable."""
+        (tokens, n_boxes, fixed), self._phase, self.fixed_codes, self._globals, self._named = mark
+        del self.tokens[tokens:], self.fixed_boxes[fixed:]
+        for key in list(self._boxes)[n_boxes:]:
+            del self._boxes[key]
+        raised.reason, raised.learn = None, ()
+
     @property
     def _fixed(self) -> bool:
         """Whether the walk is below a class: what is found runs as it is, and is constant."""
-        return self._phase == "fixed"
+        return self._phase == FIXED_PHASE
 
     @property
     def promotes(self) -> bool:
@@ -165,6 +209,16 @@ class Walk:
         if not names <= self.names:
             self.names |= names
             self._grown = True
+
+
+def _may_be_pinned(box: Box, phase: str) -> bool:
+    """Whether a thing may be used as it is, so that it is one thing for all code.
+
+    An argument that holds arrays may not: its arrays have derivatives.
+    """
+    if box.how not in boxes.APART or isinstance(box.value, Module):
+        return False
+    return phase == "captured" or not any(True for _ in _tree.arrays(box.value))
 
 
 def _fits(value: Any) -> bool:
