@@ -1,0 +1,56 @@
+"""The capture table: whatever holds a number, however it is read and from where, no wrong answer.
+
+The rows, the ways to read and the places are in `capture_table*.py`; one test for each row.
+`python tests/capture_table.py` prints the table.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from capture_table import Cell, Outcome, cells, outcome, share, shared_programs, worth_a_line
+from capture_table_holders import HOLDERS
+from capture_table_places import PLACES
+
+
+@pytest.fixture(autouse=True)
+def programs() -> Iterator[None]:
+    """Cells that compute the same share their XLA program."""
+    with shared_programs():
+        yield
+
+
+def check(found: list[Outcome]) -> None:
+    """No cell is wrong or refused, and the ordinary ones compile."""
+    lines = [str(o) for o in found if worth_a_line(o)]
+    if lines:
+        pytest.fail(f"{len(lines)} of {len(found)} cells:\n" + "\n".join(lines), pytrace=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HOLDERS)
+def test_no_number_is_wrong(name: str) -> None:
+    check([outcome(cell) for cell in cells(HOLDERS[name])])
+
+
+def few() -> list[Cell]:
+    """Two cells of each row: its first read in two of the places."""
+    return [cell for row in HOLDERS.values() for cell in list(cells(row, places=1))[:2]]
+
+
+def test_a_part_of_the_table() -> None:
+    found = [outcome(cell) for cell in few()]
+    counts = Counter(o.kind for o in found)
+    print(f"{share(counts):.1%} of {len(found)} cells compile: {dict(counts)}")
+    check(found)
+    assert share(counts) >= 0.8, counts
+
+
+def test_the_table_is_as_large_as_it_says() -> None:
+    assert len(HOLDERS) >= 120
+    assert len(PLACES) >= 30
+    assert sum(len(row.reads) for row in HOLDERS.values()) >= 1800
+    for row in HOLDERS.values():
+        assert len({(c.read, c.place.name) for c in cells(row)}) >= 4 * len(row.reads)
