@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from capture_table_reads import ATTRIBUTE, ATTRIBUTE_OTHERWISE, ITEM, holder
+from capture_table_reads import ATTRIBUTE, holder, ways
 
 POKED = """
 def poke(h, v):
     h.k = v
 """
-COMPUTED = [
-    "getattr(H, NAMES[0])",
-    "sum(getattr(H, n) for n in NAMES)",
-    "operator.attrgetter('k')(H)",
-    "functools.reduce(getattr, ['k'], H)",
-    "getattr(H, 'k', 0.5)",
-    "H.k if hasattr(H, 'k') else 0.5",
-    "float(f'''{H.k}''')",
-    "2.0 if H.k > 2.5 else 1.0",
-    "dict(map(lambda n: (n, getattr(H, n)), NAMES))['k']",
-]
-STORED = [
-    "vars(H)['k']",
-    "H.__dict__['k']",
-    "vars(H).get('k')",
-    "sum(v for n, v in vars(H).items() if n == 'k')",
-    "dict(vars(H))['k']",
-    "{n: v for n, v in vars(H).items() if not n.startswith('_')}['k']",
-]
+COMPUTED = ways("""
+    getattr(H, NAMES[0]) ;; sum(getattr(H, n) for n in NAMES) ;; operator.attrgetter('k')(H)
+    functools.reduce(getattr, ['k'], H) ;; getattr(H, 'k', 0.5)
+    H.k if hasattr(H, 'k') else 0.5 ;; float(f'''{H.k}''') ;; 2.0 if H.k > 2.5 else 1.0
+    dict(map(lambda n: (n, getattr(H, n)), NAMES))['k']
+    """)
+STORED = ways("""
+    vars(H)['k'] ;; H.__dict__['k'] ;; vars(H).get('k')
+    sum(v for n, v in vars(H).items() if n == 'k') ;; dict(vars(H))['k']
+    {n: v for n, v in vars(H).items() if not n.startswith('_')}['k']
+    """)
 
 holder(
     "class attribute",
@@ -42,9 +34,20 @@ def make(v):
     Config.k = v
     return Config
 """,
-    [*ATTRIBUTE, "H.read()", "H.still()", "H().k"],
-    [*COMPUTED, *STORED, "(H.read)()", "inspect.getattr_static(H, 'k')", "getattr(H(), NAMES[0])", "type.__getattribute__(H, 'k')",
-     "dict(inspect.getmembers(H))['k']"],
+    [
+        *ATTRIBUTE,
+        *ways("""
+    H.read() ;; H.still() ;; H().k
+    """),
+    ],
+    [
+        *COMPUTED,
+        *STORED,
+        *ways("""
+    (H.read)() ;; inspect.getattr_static(H, 'k') ;; getattr(H(), NAMES[0])
+    type.__getattribute__(H, 'k') ;; dict(inspect.getmembers(H))['k']
+    """),
+    ],
 )
 holder(
     "attribute of the class of an instance",
@@ -57,7 +60,12 @@ def make(v):
     return Config()
 def poke(h, v): Config.k = v
 """,
-    [*ATTRIBUTE, "H.read()", "type(H).k", "H.__class__.k"],
+    [
+        *ATTRIBUTE,
+        *ways("""
+    H.read() ;; type(H).k ;; H.__class__.k
+    """),
+    ],
     [*COMPUTED, "vars(type(H))['k']", "copy.copy(H).k"],
 )
 holder(
@@ -78,7 +86,13 @@ def poke(h, v):
         if "k" in vars(Middle): del Middle.k
 """,
     [*ATTRIBUTE, "H().k"],
-    [*COMPUTED, "H().read()", "next(vars(c)['k'] for c in H.__mro__ if 'k' in vars(c))", "H.__mro__[1].k", "super(H, H).k"],
+    [
+        *COMPUTED,
+        *ways("""
+    H().read() ;; next(vars(c)['k'] for c in H.__mro__ if 'k' in vars(c)) ;; H.__mro__[1].k
+    super(H, H).k
+    """),
+    ],
 )
 holder(
     "class in a class",
@@ -94,8 +108,13 @@ def poke(h, v):
     h.model.k = v
     h.model.sizes[0] = v
 """,
-    ["H.model.k", "H.model.sizes[0]", "getattr(H.model, 'k')"],
-    ["operator.attrgetter('model.k')(H)", "functools.reduce(getattr, ['model', 'k'], H)", "vars(H.model)['k']", "vars(H)['model'].k"],
+    ways("""
+    H.model.k ;; H.model.sizes[0] ;; getattr(H.model, 'k')
+    """),
+    ways("""
+    operator.attrgetter('model.k')(H) ;; functools.reduce(getattr, ['model', 'k'], H)
+    vars(H.model)['k'] ;; vars(H)['model'].k
+    """),
 )
 holder(
     "metaclass",
@@ -117,7 +136,10 @@ def make(v):
 def poke(h, v): Meta.k = v
 """,
     [],
-    ["H.k", "H.twice", "H[1.0]", "H()", "1.0 * len(H)", "sum(H)", "1.0 + (1.0 in H)", "H.computed", "getattr(H, NAMES[0])", "type(H).k"],
+    ways("""
+    H.k ;; H.twice ;; H[1.0] ;; H() ;; 1.0 * len(H) ;; sum(H) ;; 1.0 + (1.0 in H)
+    H.computed ;; getattr(H, NAMES[0]) ;; type(H).k
+    """),
 )
 holder(
     "registry kept by a base class",
@@ -135,7 +157,10 @@ def poke(h, v):
         weight = v
 """,
     ["H.all['k'].weight", "H.all.get('k').weight"],
-    ["H.all[NAMES[0]].weight", "[c.weight for c in H.all.values()][0]", "sum(c.weight for c in H.all.values())", "H.all['k']().weight"],
+    ways("""
+    H.all[NAMES[0]].weight ;; [c.weight for c in H.all.values()][0]
+    sum(c.weight for c in H.all.values()) ;; H.all['k']().weight
+    """),
 )
 holder(
     "borg",
@@ -148,8 +173,13 @@ def make(v):
     return Borg()
 def poke(h, v): Borg().k = v
 """,
-    ["H.k", "getattr(H, 'k')", "H._shared['k']"],
-    ["type(H)().k", "getattr(H, NAMES[0])", "vars(H)['k']", "type(H)._shared['k']", "copy.copy(H).k"],
+    ways("""
+    H.k ;; getattr(H, 'k') ;; H._shared['k']
+    """),
+    ways("""
+    type(H)().k ;; getattr(H, NAMES[0]) ;; vars(H)['k'] ;; type(H)._shared['k']
+    copy.copy(H).k
+    """),
 )
 holder(
     "singleton",
@@ -164,8 +194,12 @@ def make(v):
     return Config()
 def poke(h, v): Config._one.k = v
 """,
-    ["H.k", "H._one.k", "type(H)._one.k"],
-    ["type(H)().k", "getattr(H, NAMES[0])", "vars(H)['k']"],
+    ways("""
+    H.k ;; H._one.k ;; type(H)._one.k
+    """),
+    ways("""
+    type(H)().k ;; getattr(H, NAMES[0]) ;; vars(H)['k']
+    """),
 )
 holder(
     "generic and abstract classes",
@@ -180,8 +214,13 @@ class Config(Base[float]):
 def make(v): return Config(v)
 """
     + POKED,
-    ["H.k", "H.read()", "getattr(H, 'k')"],
-    ["getattr(H, NAMES[0])", "vars(H)['k']", "H.k if isinstance(H, typing.Hashable) else 0.5", "copy.copy(H).k"],
+    ways("""
+    H.k ;; H.read() ;; getattr(H, 'k')
+    """),
+    ways("""
+    getattr(H, NAMES[0]) ;; vars(H)['k'] ;; H.k if isinstance(H, typing.Hashable) else 0.5
+    copy.copy(H).k
+    """),
 )
 holder(
     "enum member rebound",
@@ -194,16 +233,26 @@ class Kind(enum.Enum):
 def make(v): return Kind(v)
 def poke(h, v): return Kind(v)
 """,
-    ["H.value", "2.0 if H is H.__class__.ONE else 1.0", "H.read()", "H.twice", "{1.0: 1.0}.get(H.value, 2.0)"],
-    ["H._value_", "float(len(H.name))", "getattr(H, 'value')", "1.0 + (H == type(H).ONE)", "1.0 + (H in (type(H).ONE,))", "1.0 + list(type(H)).index(H)",
-     "{m: m.value for m in type(H)}[H]", "type(H)[H.name].value", "type(H)(H.value).value", "1.0 * len(str(H))", "1.0 * len(f'''{H}''')", """
+    ways("""
+    H.value ;; 2.0 if H is H.__class__.ONE else 1.0 ;; H.read() ;; H.twice
+    {1.0: 1.0}.get(H.value, 2.0)
+    """),
+    [
+        *ways("""
+    H._value_ ;; float(len(H.name)) ;; getattr(H, 'value') ;; 1.0 + (H == type(H).ONE)
+    1.0 + (H in (type(H).ONE,)) ;; 1.0 + list(type(H)).index(H)
+    {m: m.value for m in type(H)}[H] ;; type(H)[H.name].value ;; type(H)(H.value).value
+    1.0 * len(str(H)) ;; 1.0 * len(f'''{H}''')
+    """),
+        """
      match H:
          case object(name="ONE"):
              k = 1.0
          case _:
              k = 4.0
      k
-     """],
+     """,
+    ],
 )
 holder(
     "enum with a list for a value, and attributes",
@@ -220,9 +269,14 @@ def poke(h, v):
     h.B.value["k"] = v
     h.A.extra = v
 """,
-    ["H.A.value[0]", "H.B.value['k']", "H.A.read()", "H.A.extra"],
-    ["H['A'].value[0]", "getattr(H, 'A').value[0]", "sum(m.value[0] for m in H if m.name == 'A')", "H.__members__['A'].value[0]",
-     "getattr(H.A, 'extra')", "vars(H.A)['extra']", "list(H)[0].value[0]", "H.A._value_[0]"],
+    ways("""
+    H.A.value[0] ;; H.B.value['k'] ;; H.A.read() ;; H.A.extra
+    """),
+    ways("""
+    H['A'].value[0] ;; getattr(H, 'A').value[0] ;; sum(m.value[0] for m in H if m.name == 'A')
+    H.__members__['A'].value[0] ;; getattr(H.A, 'extra') ;; vars(H.A)['extra']
+    list(H)[0].value[0] ;; H.A._value_[0]
+    """),
 )
 holder(
     "enum of numbers, of text and of flags",
@@ -233,8 +287,13 @@ class Flags(enum.Flag): A, B, C = 1, 2, 4
 def make(v): return types.SimpleNamespace(n=Number(int(v)), t=Text(str(int(v))), f=Flags(int(v)))
 def poke(h, v): h.n, h.t, h.f = Number(int(v)), Text(str(int(v))), Flags(int(v))
 """,
-    ["1.0 * H.n", "float(H.t)", "1.0 * H.f.value", "1.0 * H.n.value"],
-    ["2.0 if H.n > 2 else 1.0", "1.0 * [0, 1, 2, 3, 4, 5][H.n]", "1.0 + (type(H.f).C in H.f)", "1.0 * len(list(H.f))", "float(H.t + '0')", "1.0 + bool(H.f & type(H.f).C)"],
+    ways("""
+    1.0 * H.n ;; float(H.t) ;; 1.0 * H.f.value ;; 1.0 * H.n.value
+    """),
+    ways("""
+    2.0 if H.n > 2 else 1.0 ;; 1.0 * [0, 1, 2, 3, 4, 5][H.n] ;; 1.0 + (type(H.f).C in H.f)
+    1.0 * len(list(H.f)) ;; float(H.t + '0') ;; 1.0 + bool(H.f & type(H.f).C)
+    """),
 )
 holder(
     "enum that reads a global",
@@ -255,85 +314,11 @@ def poke(h, v):
     global scale
     scale = v
 """,
-    ["H.read()", "H.scaled", "H.total()"],
-    ["getattr(H, 'scaled')", "operator.methodcaller('read')(H)", "type(H).A.scaled", "type(H).total()"],
-)
-MODULE = """
-def make(v):
-    inst.k = v
-    inst.part.k = v
-    return inst
-def poke(h, v):
-    h.k = v
-    h.part.k = v
-"""
-holder(
-    "module of the user",
-    """
-settings = types.ModuleType("table_settings")
-settings.__file__ = "/home/user/table/table_settings.py"
-exec(compile('''
-import types
-k = 1.0
-part = types.SimpleNamespace(k=1.0)
-def read(): return k
-class Config:
-    def read(self): return k
-''', settings.__file__, "exec"), vars(settings))
-"""
-    + MODULE.replace("inst", "settings"),
-    [*ATTRIBUTE, "H.read()", "H.part.k", "H.Config().read()"],
-    [*COMPUTED, *STORED, "vars(H)['read']()", "getattr(H, 'read')()", "H.read.__globals__['k']"],
-)
-holder(
-    "setting of an installed package",
-    MODULE,
-    ["H.k", "H.part.k", "getattr(H, 'k')"],
-    [*COMPUTED, *STORED],
-    installed="""
-    k = 1.0
-    part = types.SimpleNamespace(k=1.0)
-    """,
-)
-holder(
-    "installed configuration classes",
-    """
-def make(v): return inst.Config(v)
-def poke(h, v):
-    h.k = v
-    h.part.k = v
-    h.items["k"] = v
-    h.slots.k = v
-    h.fields.k = v
-    h.model.k = v
-""",
-    ["H.k", "H.part.k", "H.items['k']", "H.items.k", "H.slots.k", "H.fields.k", "H.read()", "H.model.k"],
-    ["getattr(H, NAMES[0])", "vars(H)['k']", "H.items.get('k')", "(lambda k: k)(**H.items)", "operator.attrgetter('part.k')(H)", "copy.deepcopy(H).part.k",
-     "dataclasses.asdict(H.fields)['k']", "H.model.dump()['k']", "H.model.copy(other=1).k", "sum(H.items.values())", "float(re.search('[0-9.]+', repr(H.fields)).group())"],
-    installed="""
-    class Munch(dict):
-        def __getattr__(self, n):
-            try: return object.__getattribute__(self, n)
-            except AttributeError:
-                try: return self[n]
-                except KeyError: raise AttributeError(n)
-        def __setattr__(self, n, v): self[n] = v
-    class Slots:
-        __slots__ = ("k", "__weakref__")
-        def __init__(self, k): self.k = k
-    class Model:
-        def __init__(self, **fields): object.__setattr__(self, "__dict__", fields)
-        def __setattr__(self, n, v): self.__dict__[n] = v
-        def __getattr__(self, n): raise AttributeError(n)
-        def dump(self): return dict(self.__dict__)
-        def copy(self, **new): return type(self)(**{**self.__dict__, **new})
-    @dataclasses.dataclass
-    class Fields:
-        k: float
-    class Config:
-        def __init__(self, k):
-            self.k, self.items, self.slots, self.fields = k, Munch(k=k), Slots(k), Fields(k)
-            self.part, self.model = types.SimpleNamespace(k=k), Model(k=k)
-        def read(self): return self.k
-    """,
+    ways("""
+    H.read() ;; H.scaled ;; H.total()
+    """),
+    ways("""
+    getattr(H, 'scaled') ;; operator.methodcaller('read')(H) ;; type(H).A.scaled
+    type(H).total()
+    """),
 )

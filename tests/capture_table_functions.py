@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from capture_table_reads import holder
+from capture_table_reads import holder, ways
 
 holder(
     "global of a function",
@@ -18,9 +18,14 @@ def poke(h, v):
     global k
     k = table["k"] = v
 """,
-    ["H.read()", "H.table()", "sum(f() for f in [H.read])"],
-    ["H.globals()", "H.read.__globals__['k']", "getattr(H, 'read')()", "next(map(lambda f: f(), [H.read]))", "H.table(*NAMES)", "(lambda f: f())(H.read)",
-     "functools.reduce(lambda a, f: a * f(), [H.read], 1.0)", "vars(H)['read']()"],
+    ways("""
+    H.read() ;; H.table() ;; sum(f() for f in [H.read])
+    """),
+    ways("""
+    H.globals() ;; H.read.__globals__['k'] ;; getattr(H, 'read')()
+    next(map(lambda f: f(), [H.read])) ;; H.table(*NAMES) ;; (lambda f: f())(H.read)
+    functools.reduce(lambda a, f: a * f(), [H.read], 1.0) ;; vars(H)['read']()
+    """),
 )
 holder(
     "closure cell",
@@ -35,8 +40,13 @@ def make(v):
     return read
 def poke(h, v): h.put(v)
 """,
-    ["H()", "sum([H()])", "(lambda: H())()"],
-    ["H.__closure__[0].cell_contents", "next(map(lambda f: f(), [H]))", "functools.partial(H)()", "inspect.getclosurevars(H).nonlocals['k']", "H.__call__()", "copy.copy(H)()"],
+    ways("""
+    H() ;; sum([H()]) ;; (lambda: H())()
+    """),
+    ways("""
+    H.__closure__[0].cell_contents ;; next(map(lambda f: f(), [H])) ;; functools.partial(H)()
+    inspect.getclosurevars(H).nonlocals['k'] ;; H.__call__() ;; copy.copy(H)()
+    """),
 )
 holder(
     "default",
@@ -46,8 +56,13 @@ def make(v):
     return read
 def poke(h, v): h.__defaults__ = (1.0, v)
 """,
-    ["H()", "H(1.0)", "H(a=1.0)"],
-    ["H.__defaults__[1]", "H(*[1.0])", "functools.partial(H, 1.0)()", "inspect.signature(H).parameters['k'].default", "list(map(H, [1.0]))[0]"],
+    ways("""
+    H() ;; H(1.0) ;; H(a=1.0)
+    """),
+    ways("""
+    H.__defaults__[1] ;; H(*[1.0]) ;; functools.partial(H, 1.0)()
+    inspect.signature(H).parameters['k'].default ;; list(map(H, [1.0]))[0]
+    """),
 )
 holder(
     "keyword default",
@@ -58,7 +73,10 @@ def make(v):
 def poke(h, v): h.__kwdefaults__["k"] = v
 """,
     ["H()", "sum([H()])"],
-    ["H.__kwdefaults__['k']", "H(**{})", "functools.partial(H)()", "inspect.signature(H).parameters['k'].default"],
+    ways("""
+    H.__kwdefaults__['k'] ;; H(**{}) ;; functools.partial(H)()
+    inspect.signature(H).parameters['k'].default
+    """),
 )
 holder(
     "attribute of a function",
@@ -69,8 +87,12 @@ def make(v):
     return read
 def poke(h, v): h.k = v
 """,
-    ["H()", "H.k", "getattr(H, 'k')"],
-    ["getattr(H, NAMES[0])", "vars(H)['k']", "H.__dict__['k']", "operator.attrgetter('k')(H)"],
+    ways("""
+    H() ;; H.k ;; getattr(H, 'k')
+    """),
+    ways("""
+    getattr(H, NAMES[0]) ;; vars(H)['k'] ;; H.__dict__['k'] ;; operator.attrgetter('k')(H)
+    """),
 )
 holder(
     "function replaced in a table",
@@ -85,8 +107,13 @@ def poke(h, v):
     h["k"] = ALL[v]
     h["lambda"] = lambda: v
 """,
-    ["H['k']()", "H['lambda']()", "sum(f() for f in H.values())"],
-    ["H[NAMES[0]]()", "1.0 * len(H['k'].__name__)", "H.get('k')()", "functools.partial(H['k'])()", "operator.itemgetter('k')(H)()", "operator.methodcaller('__call__')(H['k'])"],
+    ways("""
+    H['k']() ;; H['lambda']() ;; sum(f() for f in H.values())
+    """),
+    ways("""
+    H[NAMES[0]]() ;; 1.0 * len(H['k'].__name__) ;; H.get('k')() ;; functools.partial(H['k'])()
+    operator.itemgetter('k')(H)() ;; operator.methodcaller('__call__')(H['k'])
+    """),
 )
 holder(
     "code replaced in a function",
@@ -103,7 +130,10 @@ def make(v):
 def poke(h, v): h.__code__ = ALL[v].__code__
 """,
     [],
-    ["H()", "next(map(lambda f: f(), [H]))", "functools.partial(H)()", "1.0 * len(H.__code__.co_name)"],
+    ways("""
+    H() ;; next(map(lambda f: f(), [H])) ;; functools.partial(H)()
+    1.0 * len(H.__code__.co_name)
+    """),
 )
 holder(
     "method replaced on a class and on an instance",
@@ -118,8 +148,13 @@ def poke(h, v):
     Config.read = lambda self: v
     h.own = lambda: v
 """,
-    ["H.read()", "H.own()", "type(H).read(H)"],
-    ["getattr(H, 'read')()", "(lambda f: f())(H.read)", "operator.methodcaller('read')(H)", "vars(H)['own']()", "vars(type(H))['read'](H)"],
+    ways("""
+    H.read() ;; H.own() ;; type(H).read(H)
+    """),
+    ways("""
+    getattr(H, 'read')() ;; (lambda f: f())(H.read) ;; operator.methodcaller('read')(H)
+    vars(H)['own']() ;; vars(type(H))['read'](H)
+    """),
 )
 holder(
     "partial",
@@ -128,9 +163,14 @@ def scale(a, k, *more, c=1.0): return a * k * c
 def make(v): return functools.partial(scale, 1.0, v, c=1.0)
 def poke(h, v): return functools.partial(scale, 1.0, v, c=1.0)
 """,
-    ["H()", "H(c=1.0)", "sum([H()])"],
-    ["H.args[1]", "H.keywords['c'] * H.args[1]", "H.func(*H.args, **H.keywords)", "functools.partial(H, 2.0)()", "next(map(lambda f: f(), [H]))", "copy.copy(H)()",
-     "H.__reduce__()[2][1][1]"],
+    ways("""
+    H() ;; H(c=1.0) ;; sum([H()])
+    """),
+    ways("""
+    H.args[1] ;; H.keywords['c'] * H.args[1] ;; H.func(*H.args, **H.keywords)
+    functools.partial(H, 2.0)() ;; next(map(lambda f: f(), [H])) ;; copy.copy(H)()
+    H.__reduce__()[2][1][1]
+    """),
 )
 holder(
     "partial changed in place",
@@ -143,7 +183,10 @@ def make(v):
 def poke(h, v): h.keywords["k"] = h.k = v
 """,
     [],
-    ["H()", "H.keywords['k']", "H.k", "vars(H)['k']", "getattr(H, NAMES[0])", "functools.partial(H)()", "next(map(lambda f: f(), [H]))"],
+    ways("""
+    H() ;; H.keywords['k'] ;; H.k ;; vars(H)['k'] ;; getattr(H, NAMES[0])
+    functools.partial(H)() ;; next(map(lambda f: f(), [H]))
+    """),
 )
 holder(
     "bound method",
@@ -155,8 +198,13 @@ class Config:
 def make(v): return Config(v).read
 def poke(h, v): h.__self__.k = v
 """,
-    ["H()", "H(1.0)", "sum([H()])", "H.__self__.k"],
-    ["H.__func__(H.__self__)", "functools.partial(H, 1.0)()", "next(map(H, [1.0]))", "H.__self__()", "getattr(H.__self__, NAMES[0])", "copy.copy(H)()"],
+    ways("""
+    H() ;; H(1.0) ;; sum([H()]) ;; H.__self__.k
+    """),
+    ways("""
+    H.__func__(H.__self__) ;; functools.partial(H, 1.0)() ;; next(map(H, [1.0]))
+    H.__self__() ;; getattr(H.__self__, NAMES[0]) ;; copy.copy(H)()
+    """),
 )
 holder(
     "method of a builtin",
@@ -164,11 +212,13 @@ holder(
 store = [0.0]
 def make(v):
     store[0] = v
-    return types.SimpleNamespace(get=store.__getitem__, s=store, cmp=functools.cmp_to_key(lambda a, b: store[0]))
+    return types.SimpleNamespace(get=store.__getitem__, s=store)
 def poke(h, v): store[0] = v
 """,
     [],
-    ["H.get(0)", "next(map(H.get, [0]))", "H.get.__self__[0]", "H.s.copy()[0]", "(H.get)(0)"],
+    ways("""
+    H.get(0) ;; next(map(H.get, [0])) ;; H.get.__self__[0] ;; H.s.copy()[0] ;; (H.get)(0)
+    """),
 )
 holder(
     "operator's getters",
@@ -177,11 +227,14 @@ class Config: pass
 made = Config()
 def make(v):
     made.k = v
-    return types.SimpleNamespace(a=operator.attrgetter("k"), o=made, m=operator.methodcaller("__getattribute__", "k"))
+    method = operator.methodcaller("__getattribute__", "k")
+    return types.SimpleNamespace(a=operator.attrgetter("k"), o=made, m=method)
 def poke(h, v): made.k = v
 """,
     [],
-    ["H.a(H.o)", "H.m(H.o)", "next(map(H.a, [H.o]))", "max([H.o], key=H.a).k"],
+    ways("""
+    H.a(H.o) ;; H.m(H.o) ;; next(map(H.a, [H.o])) ;; max([H.o], key=H.a).k
+    """),
 )
 holder(
     "cached helper",
@@ -202,7 +255,10 @@ def poke(h, v):
     k = h.k = v
 """,
     [],
-    ["H.twice(H.k)", "H.read(0)", "H.read('text')", "H.read.dispatch(str)('')", "H.twice.__wrapped__(H.k)"],
+    ways("""
+    H.twice(H.k) ;; H.read(0) ;; H.read('text') ;; H.read.dispatch(str)('')
+    H.twice.__wrapped__(H.k)
+    """),
 )
 holder(
     "weak reference",
@@ -216,7 +272,10 @@ def make(v):
 def poke(h, v): h().k = v
 """,
     [],
-    ["H().k", "getattr(H(), NAMES[0])", "vars(H())['k']", "(lambda o: o.k)(H())", "H().k if H() is not None else 0.5"],
+    ways("""
+    H().k ;; getattr(H(), NAMES[0]) ;; vars(H())['k'] ;; (lambda o: o.k)(H())
+    H().k if H() is not None else 0.5
+    """),
 )
 holder(
     "weak dictionaries",
@@ -224,7 +283,8 @@ holder(
 class Config: pass
 kept = Config()
 def make(v):
-    h = types.SimpleNamespace(keys=weakref.WeakKeyDictionary(), values=weakref.WeakValueDictionary(), o=kept)
+    h = types.SimpleNamespace(keys=weakref.WeakKeyDictionary(), o=kept)
+    h.values = weakref.WeakValueDictionary()
     poke(h, v)
     return h
 def poke(h, v):
@@ -233,7 +293,10 @@ def poke(h, v):
     h.values["k"] = kept
 """,
     [],
-    ["H.keys[H.o]", "H.keys.get(H.o)", "sum(H.keys.values())", "H.values['k'].k", "[o.k for o in H.values.values()][0]", "next(iter(H.keys.items()))[1]"],
+    ways("""
+    H.keys[H.o] ;; H.keys.get(H.o) ;; sum(H.keys.values()) ;; H.values['k'].k
+    [o.k for o in H.values.values()][0] ;; next(iter(H.keys.items()))[1]
+    """),
 )
 holder(
     "context variable",
@@ -245,7 +308,10 @@ def make(v):
 def poke(h, v): h.set(v)
 """,
     [],
-    ["H.get()", "H.get(0.5)", "contextvars.copy_context()[H]", "contextvars.copy_context().run(H.get)"],
+    ways("""
+    H.get() ;; H.get(0.5) ;; contextvars.copy_context()[H]
+    contextvars.copy_context().run(H.get)
+    """),
 )
 holder(
     "thread's own",
@@ -257,7 +323,9 @@ def make(v):
 def poke(h, v): h.k = v
 """,
     [],
-    ["H.k", "getattr(H, NAMES[0])", "vars(H)['k']", "getattr(H, 'k', 0.5)", "H.__dict__['k']"],
+    ways("""
+    H.k ;; getattr(H, NAMES[0]) ;; vars(H)['k'] ;; getattr(H, 'k', 0.5) ;; H.__dict__['k']
+    """),
 )
 holder(
     "environment",
@@ -268,14 +336,22 @@ def make(v):
 def poke(h, v): os.environ["FLUXAX_TABLE_K"] = str(v)
 """,
     [],
-    ["float(H['FLUXAX_TABLE_K'])", "float(H.get('FLUXAX_TABLE_K'))", "float(os.getenv('FLUXAX_TABLE_K'))", "float(os.environ['FLUXAX_TABLE_K'])",
-     "float(dict(H)['FLUXAX_TABLE_K'])", "sum(float(v) for n, v in H.items() if n == 'FLUXAX_TABLE_K')", "float(os.environb[b'FLUXAX_TABLE_K'])"],
+    ways("""
+    float(H['FLUXAX_TABLE_K']) ;; float(H.get('FLUXAX_TABLE_K'))
+    float(os.getenv('FLUXAX_TABLE_K')) ;; float(os.environ['FLUXAX_TABLE_K'])
+    float(dict(H)['FLUXAX_TABLE_K'])
+    sum(float(v) for n, v in H.items() if n == 'FLUXAX_TABLE_K')
+    float(os.environb[b'FLUXAX_TABLE_K'])
+    """),
 )
 holder(
     "iterator",
     "def make(v): return iter([1.0, 2.0, 5.0] * 5)\ndef poke(h, v): return None",
     [],
-    ["next(H)", "next(H, 0.5)", "H.__next__()", "[v for _, v in zip(NAMES, H)][0]", "list(itertools.islice(H, 1))[0]", "15.0 - H.__length_hint__() + 0 * next(H)"],
+    ways("""
+    next(H) ;; next(H, 0.5) ;; H.__next__() ;; [v for _, v in zip(NAMES, H)][0]
+    list(itertools.islice(H, 1))[0] ;; 15.0 - H.__length_hint__() + 0 * next(H)
+    """),
 )
 holder(
     "generator and counter",
@@ -285,20 +361,32 @@ def generate():
     while True:
         k += 1.0
         yield k
-def make(v): return types.SimpleNamespace(g=generate(), c=itertools.count(1), y=itertools.cycle([1.0, 4.0]))
+def make(v):
+    cycle = itertools.cycle([1.0, 4.0])
+    return types.SimpleNamespace(g=generate(), c=itertools.count(1), y=cycle)
 def poke(h, v): return None
 """,
     [],
-    ["next(H.g)", "1.0 * next(H.c)", "next(H.y)", "H.g.send(None)", "[v for v, _ in zip(H.g, NAMES)][0]", "1.0 * list(itertools.islice(H.c, 1))[0]"],
+    ways("""
+    next(H.g) ;; 1.0 * next(H.c) ;; next(H.y) ;; H.g.send(None)
+    [v for v, _ in zip(H.g, NAMES)][0] ;; 1.0 * list(itertools.islice(H.c, 1))[0]
+    """),
 )
 holder(
     "random numbers with a state of their own",
     """
 class Mine(random.Random): pass
-def make(v): return types.SimpleNamespace(r=random.Random(3), m=Mine(3), n=np.random.default_rng(3), o=np.random.RandomState(3))
+def make(v):
+    h = types.SimpleNamespace(r=random.Random(3), m=Mine(3))
+    h.n, h.o = np.random.default_rng(3), np.random.RandomState(3)
+    return h
 def poke(h, v): return None
 """,
     [],
-    ["H.r.random()", "H.m.random()", "H.n.random()", "H.o.rand()", "H.r.uniform(0.0, 1.0)", "H.n.normal()", "1.0 + H.r.randrange(1000)", "float(H.n.integers(1000)) + 1.0",
-     "H.r.choice([1.0, 2.0, 3.0, 4.0, 5.0])", "getattr(H.r, 'random')()", "(lambda f: f())(H.r.random)"],
+    ways("""
+    H.r.random() ;; H.m.random() ;; H.n.random() ;; H.o.rand() ;; H.r.uniform(0.0, 1.0)
+    H.n.normal() ;; 1.0 + H.r.randrange(1000) ;; float(H.n.integers(1000)) + 1.0
+    H.r.choice([1.0, 2.0, 3.0, 4.0, 5.0]) ;; getattr(H.r, 'random')()
+    (lambda f: f())(H.r.random)
+    """),
 )

@@ -2,37 +2,49 @@
 
 from __future__ import annotations
 
-from capture_table_reads import ATTRIBUTE, ITEM, ITEM_OTHERWISE, holder
+from capture_table_reads import ATTRIBUTE, ITEM, ITEM_OTHERWISE, holder, ways
 
 POKED = """
 def poke(h, v):
     h["k"] = v
 """
-UNION = ['(H | {})["k"]', '({} | H)["k"]', 'H.copy()["k"]', 'H.setdefault("k", 0.5)']
+UNION = ways("""
+    (H | {})["k"] ;; ({} | H)["k"] ;; H.copy()["k"] ;; H.setdefault("k", 0.5)
+    """)
 REVERSED = ["next(iter(reversed(H.values())))", "next(reversed(H.items()))[1]"]
-BASE = ['dict.__getitem__(H, "k")', 'dict.get(H, "k")', "dict.copy(H)['k']", "json.loads(json.dumps(H))['k']"]
-BOTH = [
-    "getattr(H, NAMES[0])",
-    'H.k if hasattr(H, "k") else 0.5',
-    'operator.attrgetter("k")(H)',
-    "sum(getattr(H, n) for n in NAMES)",
-    "copy.copy(H).k",
-    "float(f'''{H.k}''')",
-    "H.k * H['k'] / H['k']",
-]
+BASE = ways("""
+    dict.__getitem__(H, "k") ;; dict.get(H, "k") ;; dict.copy(H)['k']
+    json.loads(json.dumps(H))['k']
+    """)
+BOTH = ways("""
+    getattr(H, NAMES[0]) ;; H.k if hasattr(H, "k") else 0.5 ;; operator.attrgetter("k")(H)
+    sum(getattr(H, n) for n in NAMES) ;; copy.copy(H).k ;; float(f'''{H.k}''')
+    H.k * H['k'] / H['k']
+    """)
 
 holder(
     "dict",
     POKED + "def make(v): return {'k': v}",
     ITEM,
-    [*ITEM_OTHERWISE, *UNION, *REVERSED, *BASE, "float('{k}'.format_map(H))", "float(string.Template('$k').substitute(H))",
-     "H.get(*NAMES)", "H.items().__iter__().__next__()[1]", "1.0 + (('k', 1.0) in H.items())", "1.0 + (1.0 in H.values())"],
+    [
+        *ITEM_OTHERWISE,
+        *UNION,
+        *REVERSED,
+        *BASE,
+        *ways("""
+    float('{k}'.format_map(H)) ;; float(string.Template('$k').substitute(H)) ;; H.get(*NAMES)
+    H.items().__iter__().__next__()[1] ;; 1.0 + (('k', 1.0) in H.items())
+    1.0 + (1.0 in H.values())
+    """),
+    ],
 )
 holder(
     "dict rebound",
     "def make(v): return {'k': v}\ndef poke(h, v): return {'k': v}",
     ITEM,
-    ["H[NAMES[0]]", "(lambda k: k)(**H)", "max(H.values())", "copy.copy(H)['k']"],
+    ways("""
+    H[NAMES[0]] ;; (lambda k: k)(**H) ;; max(H.values()) ;; copy.copy(H)['k']
+    """),
 )
 holder(
     "dict of which the keys change",
@@ -42,9 +54,14 @@ def poke(h, v):
     h.popitem()
     h[v] = v
 """,
-    ["sum(H)-0.0 if False else sum(H.values())", "max(H.values())", "[v for v in H.values()][-1]"],
-    ["list(H)[-1]", "1.0 + (1.0 in H)", "H.get(1.0, 0.5)", "next(reversed(H))", "1.0 + (H.keys() == {'a', 1.0})",
-     "len(H) * [*H.values()][1]", "sum(v for k, v in H.items() if k == 1.0) + 1.0"],
+    ways("""
+    sum(H)-0.0 if False else sum(H.values()) ;; max(H.values()) ;; [v for v in H.values()][-1]
+    """),
+    ways("""
+    list(H)[-1] ;; 1.0 + (1.0 in H) ;; H.get(1.0, 0.5) ;; next(reversed(H))
+    1.0 + (H.keys() == {'a', 1.0}) ;; len(H) * [*H.values()][1]
+    sum(v for k, v in H.items() if k == 1.0) + 1.0
+    """),
 )
 holder(
     "dict that grows",
@@ -54,9 +71,13 @@ def poke(h, v):
     h.clear()
     h.update((n, 1.0) for n in range(int(v)))
 """,
-    ["1.0 * len(H)", "sum(H.values())", "sum(1.0 for _ in H)"],
-    ["float(len(H.keys()))", "2.0 if 2 in H else 1.0", "1.0 + max(H)", "H.__len__() * 1.0", "sum(map(lambda _: 1.0, H.items()))",
-     "2.0 if H.get(1) else 1.0", "1.0 + sum(H)"],
+    ways("""
+    1.0 * len(H) ;; sum(H.values()) ;; sum(1.0 for _ in H)
+    """),
+    ways("""
+    float(len(H.keys())) ;; 2.0 if 2 in H else 1.0 ;; 1.0 + max(H) ;; H.__len__() * 1.0
+    sum(map(lambda _: 1.0, H.items())) ;; 2.0 if H.get(1) else 1.0 ;; 1.0 + sum(H)
+    """),
 )
 holder(
     "nested dicts",
@@ -67,15 +88,23 @@ def poke(h, v):
     h["model"]["sizes"][0] = v
     h["list"][0]["k"] = v
 """,
-    ['H["model"]["k"]', 'H["model"]["sizes"][0]', 'H["list"][0]["k"]', 'sum(p["k"] for p in H["list"])'],
-    ['H.get("model", {}).get("k")', '(lambda k, sizes: k * sizes[0] / k)(**H["model"])',
-     'functools.reduce(operator.getitem, ["model", "k"], H)', 'copy.deepcopy(H)["model"]["k"]',
-     'jax.tree.leaves(H)[0]', """
+    ways("""
+    H["model"]["k"] ;; H["model"]["sizes"][0] ;; H["list"][0]["k"]
+    sum(p["k"] for p in H["list"])
+    """),
+    [
+        *ways("""
+    H.get("model", {}).get("k") ;; (lambda k, sizes: k * sizes[0] / k)(**H["model"])
+    functools.reduce(operator.getitem, ["model", "k"], H) ;; copy.deepcopy(H)["model"]["k"]
+    jax.tree.leaves(H)[0]
+    """),
+        """
      match H:
          case {"model": {"k": k}}:
              pass
      k
-     """],
+     """,
+    ],
 )
 holder(
     "dict subclass with attributes",
@@ -90,7 +119,12 @@ def poke(h, v):
     h["k"] = v
     h.k = v
 """,
-    [*ITEM, "H.k", "H.get_k()", "getattr(H, 'k')"],
+    [
+        *ITEM,
+        *ways("""
+    H.k ;; H.get_k() ;; getattr(H, 'k')
+    """),
+    ],
     [*ITEM_OTHERWISE, *BASE, *BOTH, "vars(H)['k']", "H.__dict__['k']"],
 )
 holder(
@@ -105,7 +139,9 @@ def make(v):
 def poke(h, v): h.k = v
 """,
     [*ATTRIBUTE, "H.k * H['a']"],
-    ["getattr(H, NAMES[0])", "vars(H)['k']", "H.k * len(H)", "operator.attrgetter('k')(H)"],
+    ways("""
+    getattr(H, NAMES[0]) ;; vars(H)['k'] ;; H.k * len(H) ;; operator.attrgetter('k')(H)
+    """),
 )
 holder(
     "AttrDict",
@@ -131,8 +167,10 @@ def make(v): return DotDict(k=v)
 def poke(h, v): h.k = v
 """,
     [*ATTRIBUTE, *ITEM],
-    ["getattr(H, NAMES[0])", "H[NAMES[0]]", "operator.attrgetter('k')(H)", "(lambda k: k)(**H)", "copy.copy(H)['k']",
-     "max(H.values())", "H.get(NAMES[0])"],
+    ways("""
+    getattr(H, NAMES[0]) ;; H[NAMES[0]] ;; operator.attrgetter('k')(H) ;; (lambda k: k)(**H)
+    copy.copy(H)['k'] ;; max(H.values()) ;; H.get(NAMES[0])
+    """),
 )
 holder(
     "EasyDict",
@@ -150,9 +188,19 @@ def poke(h, v):
     h.k = v
     h["part"].k = v
 """,
-    [*ATTRIBUTE, "H['k']", "H.part.k", "H['part']['k']", "H.part['k']", "H.get('k')"],
-    [*BOTH, "H[NAMES[0]]", "vars(H)['k']", "H.get('part').get('k')", "copy.deepcopy(H).part.k",
-     "{**H}['k']", "(lambda k, part: k)(**H)", "operator.attrgetter('part.k')(H)"],
+    [
+        *ATTRIBUTE,
+        *ways("""
+    H['k'] ;; H.part.k ;; H['part']['k'] ;; H.part['k'] ;; H.get('k')
+    """),
+    ],
+    [
+        *BOTH,
+        *ways("""
+    H[NAMES[0]] ;; vars(H)['k'] ;; H.get('part').get('k') ;; copy.deepcopy(H).part.k
+    {**H}['k'] ;; (lambda k, part: k)(**H) ;; operator.attrgetter('part.k')(H)
+    """),
+    ],
 )
 holder(
     "OrderedDict",
@@ -169,7 +217,10 @@ def poke(h, v):
     return h
 """,
     ["list(H)[-1] * 1.0", "list(H.values())[-1]"],
-    ["next(reversed(H)) * 1.0", "[v for v in H.values()][-1]", "list(H.items())[-1][1]", "dict(H).popitem()[1]"],
+    ways("""
+    next(reversed(H)) * 1.0 ;; [v for v in H.values()][-1] ;; list(H.items())[-1][1]
+    dict(H).popitem()[1]
+    """),
 )
 holder(
     "defaultdict",
@@ -184,7 +235,10 @@ def make(v): return collections.defaultdict(lambda: v)
 def poke(h, v): h.default_factory = lambda: v
 """,
     [],
-    ["H.default_factory()", "dict(H).get('no', 1.0) * H.default_factory()", "copy.copy(H)['no']", "float(len(H)) + H.default_factory()"],
+    ways("""
+    H.default_factory() ;; dict(H).get('no', 1.0) * H.default_factory() ;; copy.copy(H)['no']
+    float(len(H)) + H.default_factory()
+    """),
 )
 holder(
     "Counter",
@@ -192,9 +246,14 @@ holder(
 def make(v): return collections.Counter(k=int(v), a=1)
 def poke(h, v): h["k"] = int(v)
 """,
-    ['1.0 * H["k"]', "H.get('k')", "1.0 * H['k'] + H['no']"],
-    ["sum(H.values())", "1.0 * H.total()", "1.0 * H.most_common(1)[0][1]", "sum(1.0 for _ in H.elements())", "1.0 * (H + H)['k']",
-     "1.0 * max(H.values())", "H[NAMES[0]] * 1.0", "float(len(list(H.elements())))"],
+    ways("""
+    1.0 * H["k"] ;; H.get('k') ;; 1.0 * H['k'] + H['no']
+    """),
+    ways("""
+    sum(H.values()) ;; 1.0 * H.total() ;; 1.0 * H.most_common(1)[0][1]
+    sum(1.0 for _ in H.elements()) ;; 1.0 * (H + H)['k'] ;; 1.0 * max(H.values())
+    H[NAMES[0]] * 1.0 ;; float(len(list(H.elements())))
+    """),
 )
 holder(
     "dict with __missing__",
@@ -209,7 +268,10 @@ def make(v):
 def poke(h, v): Config.other = v
 """,
     [],
-    ["H['no']", "H[NAMES[0]]", "type(H).other", "operator.itemgetter('no')(H)", "'%(no)r' % H and H['no']"],
+    ways("""
+    H['no'] ;; H[NAMES[0]] ;; type(H).other ;; operator.itemgetter('no')(H)
+    '%(no)r' % H and H['no']
+    """),
 )
 holder(
     "UserDict",
@@ -219,8 +281,15 @@ class Config(collections.UserDict):
     def read(self): return self["k"]
 def make(v): return Config(k=v)
 """,
-    ["H['k']", "H.get('k')", "H.data['k']", "H.read()"],
-    [*ITEM_OTHERWISE, "sum(H.values())", "H.copy()['k']", "vars(H)['data']['k']"],
+    ways("""
+    H['k'] ;; H.get('k') ;; H.data['k'] ;; H.read()
+    """),
+    [
+        *ITEM_OTHERWISE,
+        *ways("""
+    sum(H.values()) ;; H.copy()['k'] ;; vars(H)['data']['k']
+    """),
+    ],
 )
 holder(
     "ChainMap",
@@ -228,9 +297,14 @@ holder(
 def make(v): return collections.ChainMap({"a": 0.25}, {"k": v})
 def poke(h, v): h.maps[1]["k"] = v
 """,
-    ["H['k']", "H.get('k')", "H.maps[1]['k']"],
-    ["H[NAMES[0]]", "sum(H.values())", "H.parents['k']", "H.new_child({})['k']", "dict(H)['k']", "{**H}['k']",
-     "H['k'] if 'k' in H else 0.5", "(lambda a, k: k)(**H)", "operator.itemgetter('k')(H)", "max(v for _, v in H.items())"],
+    ways("""
+    H['k'] ;; H.get('k') ;; H.maps[1]['k']
+    """),
+    ways("""
+    H[NAMES[0]] ;; sum(H.values()) ;; H.parents['k'] ;; H.new_child({})['k'] ;; dict(H)['k']
+    {**H}['k'] ;; H['k'] if 'k' in H else 0.5 ;; (lambda a, k: k)(**H)
+    operator.itemgetter('k')(H) ;; max(v for _, v in H.items())
+    """),
 )
 holder(
     "read-only view of a dict",
@@ -242,7 +316,11 @@ def make(v):
 def poke(h, v): backing["k"] = v
 """,
     ITEM,
-    [*(r for r in ITEM_OTHERWISE if "copy.copy" not in r and "deepcopy" not in r), "H.copy()['k']", "(H | {})['k']"],
+    [
+        *(r for r in ITEM_OTHERWISE if "copy.copy" not in r and "deepcopy" not in r),
+        "H.copy()['k']",
+        "(H | {})['k']",
+    ],
 )
 holder(
     "view of an object's attributes",
@@ -255,7 +333,9 @@ def make(v):
 def poke(h, v): made.k = v
 """,
     ["H['k']", "H.get('k')"],
-    ["sum(H.values())", "H[NAMES[0]]", "{**H}['k']", "(lambda k: k)(**H)"],
+    ways("""
+    sum(H.values()) ;; H[NAMES[0]] ;; {**H}['k'] ;; (lambda k: k)(**H)
+    """),
 )
 holder(
     "views of keys, values and items",
@@ -263,12 +343,16 @@ holder(
 backing = {}
 def make(v):
     backing["k"] = v
-    return types.SimpleNamespace(values=backing.values(), items=backing.items(), get=backing.get, d=backing)
+    d = backing
+    return types.SimpleNamespace(values=d.values(), items=d.items(), get=d.get, d=d)
 def poke(h, v): backing["k"] = v
 """,
     [],
-    ["sum(H.values)", "list(H.values)[0]", "dict(H.items)['k']", "H.get('k')", "H.get(NAMES[0])",
-     "next(iter(H.items))[1]", "1.0 + (1.0 in H.values)", "H.values.mapping['k']", "H.get.__self__['k']"],
+    ways("""
+    sum(H.values) ;; list(H.values)[0] ;; dict(H.items)['k'] ;; H.get('k') ;; H.get(NAMES[0])
+    next(iter(H.items))[1] ;; 1.0 + (1.0 in H.values) ;; H.values.mapping['k']
+    H.get.__self__['k']
+    """),
 )
 holder(
     "user's mapping",
@@ -283,6 +367,8 @@ class Config(collections.abc.MutableMapping):
 def make(v): return Config(k=v)
 """
     + POKED,
-    ["H['k']", "H.get('k')", "H._items['k']"],
+    ways("""
+    H['k'] ;; H.get('k') ;; H._items['k']
+    """),
     [*ITEM_OTHERWISE, "sum(H.values())"],
 )

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from capture_table_reads import ATTRIBUTE, ATTRIBUTE_OTHERWISE, STORAGE, holder
+from capture_table_reads import ATTRIBUTE, ATTRIBUTE_OTHERWISE, STORAGE, holder, ways
 
 POKED = """
 def poke(h, v):
     h.k = v
 """
 ATTRIBUTES = [*ATTRIBUTE_OTHERWISE, *STORAGE]
-DATACLASS = [
-    "dataclasses.asdict(H)['k']",
-    "dataclasses.astuple(H)[0]",
-    "dataclasses.replace(H, other=2.0).k",
-    "sum(getattr(H, f.name) for f in dataclasses.fields(H) if f.name == 'k')",
-    "float(H == type(H)(1.0)) + 1",
-    "float(re.search(r'k=([0-9.]+)', repr(H)).group(1))",
-    "(lambda **names: names['k'])(**dataclasses.asdict(H))",
-]
+DATACLASS = ways("""
+    dataclasses.asdict(H)['k'] ;; dataclasses.astuple(H)[0]
+    dataclasses.replace(H, other=2.0).k
+    sum(getattr(H, f.name) for f in dataclasses.fields(H) if f.name == 'k')
+    float(H == type(H)(1.0)) + 1 ;; float(re.search(r'k=([0-9.]+)', repr(H)).group(1))
+    (lambda **names: names['k'])(**dataclasses.asdict(H))
+    """)
 
 holder(
     "namespace",
@@ -38,8 +36,18 @@ class Config:
     def __call__(self, n): return n * self.k
 def make(v): return Config(v)
 """,
-    [*ATTRIBUTE, "H.get()", "H.twice", "H(1.0)"],
-    [*ATTRIBUTES, "getattr(H, 'get')()", "operator.methodcaller('get')(H)", "(H.get)()"],
+    [
+        *ATTRIBUTE,
+        *ways("""
+    H.get() ;; H.twice ;; H(1.0)
+    """),
+    ],
+    [
+        *ATTRIBUTES,
+        *ways("""
+    getattr(H, 'get')() ;; operator.methodcaller('get')(H) ;; (H.get)()
+    """),
+    ],
 )
 holder(
     "slots",
@@ -67,7 +75,9 @@ def make(v):
     return h
 """,
     ATTRIBUTE,
-    ["getattr(H, NAMES[0])", "getattr(H, H.__slots__)", "operator.attrgetter('k')(H)"],
+    ways("""
+    getattr(H, NAMES[0]) ;; getattr(H, H.__slots__) ;; operator.attrgetter('k')(H)
+    """),
 )
 holder(
     "inherited slots, and a dict",
@@ -81,7 +91,9 @@ class Config(Base):
 def make(v): return Config(v)
 """,
     [*ATTRIBUTE, "H.k * H.other"],
-    ["getattr(H, NAMES[0])", "copy.copy(H).k", "H.k * vars(H)['other']"],
+    ways("""
+    getattr(H, NAMES[0]) ;; copy.copy(H).k ;; H.k * vars(H)['other']
+    """),
 )
 holder(
     "mangled names",
@@ -101,7 +113,9 @@ class Config:
 def make(v): return Config(v)
 def poke(h, v): h.put(v)
 """,
-    ["H.get()", "H.slot()", "H._Config__k", "H._Config__slot._Slot__k"],
+    ways("""
+    H.get() ;; H.slot() ;; H._Config__k ;; H._Config__slot._Slot__k
+    """),
     ["vars(H)['_Config__k']", "getattr(H, '_Config__' + NAMES[0])"],
 )
 holder(
@@ -159,8 +173,12 @@ def make(v):
 def poke(h, v):
     h.part.k = h.parts[0].k = h.parts[1]["k"] = v
 """,
-    ["H.part.k", "H.parts[0].k", "H.parts[1]['k']", "H.me.me.part.up.part.k"],
-    ["operator.attrgetter('part.k')(H)", "functools.reduce(getattr, ['part', 'k'], H)"],
+    ways("""
+    H.part.k ;; H.parts[0].k ;; H.parts[1]['k'] ;; H.me.me.part.up.part.k
+    """),
+    ways("""
+    operator.attrgetter('part.k')(H) ;; functools.reduce(getattr, ['part', 'k'], H)
+    """),
 )
 holder(
     "property",
@@ -189,7 +207,10 @@ def poke(h, v):
     vars(h).pop("k", None)
 """,
     [],
-    ["H.k", "getattr(H, NAMES[0])", "(H.k, vars(H)['k'])[1]", "H.k if 'k' in vars(H) else H.k + 1"],
+    ways("""
+    H.k ;; getattr(H, NAMES[0]) ;; (H.k, vars(H)['k'])[1]
+    H.k if 'k' in vars(H) else H.k + 1
+    """),
 )
 holder(
     "computed attribute",
@@ -204,9 +225,11 @@ def make(v): return Config(v)
 """
     + POKED,
     ["H.k"],
-    ["getattr(H, 'k')", "getattr(H, NAMES[0])", "getattr(H, 'k', 0.5)", "H.store['k']",
-     "H.k if hasattr(H, 'k') else 0.5", "operator.attrgetter('k')(H)", "float(f'''{H.k}''')",
-     "getattr(H, 'no', 0.0) + H.k", "copy.deepcopy(H.store)['k']"],
+    ways("""
+    getattr(H, 'k') ;; getattr(H, NAMES[0]) ;; getattr(H, 'k', 0.5) ;; H.store['k']
+    H.k if hasattr(H, 'k') else 0.5 ;; operator.attrgetter('k')(H) ;; float(f'''{H.k}''')
+    getattr(H, 'no', 0.0) + H.k ;; copy.deepcopy(H.store)['k']
+    """),
 )
 holder(
     "all attributes computed",
@@ -221,7 +244,9 @@ def make(v): return Config(v)
 """
     + POKED,
     [],
-    ["H.k", "getattr(H, NAMES[0])", "H._k", "operator.attrgetter('k')(H)", "vars(H)['_k']"],
+    ways("""
+    H.k ;; getattr(H, NAMES[0]) ;; H._k ;; operator.attrgetter('k')(H) ;; vars(H)['_k']
+    """),
 )
 holder(
     "descriptor",
@@ -237,8 +262,10 @@ class Config:
 def make(v): return Config(v)
 """,
     ["H.k"],
-    ["getattr(H, 'k')", "getattr(H, NAMES[0])", "vars(H)['_k']", "operator.attrgetter('k')(H)",
-     "H.k if hasattr(H, 'k') else 0.5", "type(H).k.__get__(H)", "copy.copy(H).k"],
+    ways("""
+    getattr(H, 'k') ;; getattr(H, NAMES[0]) ;; vars(H)['_k'] ;; operator.attrgetter('k')(H)
+    H.k if hasattr(H, 'k') else 0.5 ;; type(H).k.__get__(H) ;; copy.copy(H).k
+    """),
 )
 holder(
     "descriptor that holds the number",
@@ -261,7 +288,10 @@ def poke(h, v):
     vars(Config)["weak"].d[h] = v
 """,
     [],
-    ["H.k", "getattr(H, NAMES[0])", "type(H).k", "vars(type(H))['k'].v", "H.weak", "vars(type(H))['k'].v"],
+    ways("""
+    H.k ;; getattr(H, NAMES[0]) ;; type(H).k ;; vars(type(H))['k'].v ;; H.weak
+    vars(type(H))['k'].v
+    """),
 )
 holder(
     "attribute that comes and goes",
@@ -281,10 +311,14 @@ def poke(h, v):
         vars(h).pop("other", None)
         h.k = v
 """,
-    ["H.k", "getattr(H, 'k')", "H.k + 0.0 * getattr(H, 'other', 1.0)"],
-    ["getattr(H, NAMES[0])", "vars(H).get('k', 1.0)", "1.0 + hasattr(H, 'other')",
-     "1.0 + ('k' in vars(H))", "float(len(NAMES)) + ('other' in dir(H))", "sum(n == 'k' for n in vars(H)) + 1.0",
-     "copy.copy(H).k", "next(iter(vars(H).values()))"],
+    ways("""
+    H.k ;; getattr(H, 'k') ;; H.k + 0.0 * getattr(H, 'other', 1.0)
+    """),
+    ways("""
+    getattr(H, NAMES[0]) ;; vars(H).get('k', 1.0) ;; 1.0 + hasattr(H, 'other')
+    1.0 + ('k' in vars(H)) ;; float(len(NAMES)) + ('other' in dir(H))
+    sum(n == 'k' for n in vars(H)) + 1.0 ;; copy.copy(H).k ;; next(iter(vars(H).values()))
+    """),
 )
 holder(
     "operators of its own",
@@ -316,14 +350,22 @@ class Number:
     def __divmod__(self, o): return self.k, o
 def make(v): return Number(v)
 """,
-    ["1.0 * H", "H()", "H[0]"],
-    ["(H + 1).k - 1", "float(H)", "float(int(H))", "float(range(9)[H])", "2.0 if H else 1.0", "-(-H).k * -1.0 * -1.0",
-     "1.0 * len(H)", "1.0 + (H == 1.0)", "1.0 + (H < 2.5)", "1.0 * hash(H)", "1.0 + (1.0 in H)",
-     "next(iter(H))", "sum(H)", "float(str(H))", "float(f'''{H:.1f}''')", "abs(H)", "divmod(H, 1)[0]",
-     "1.0 + (not H)", "2.0 if H and True else 1.0", "[*H][0]", "(lambda k: k)(*H)", "operator.mul(1.0, H)",
-     "math.floor(H)", """
+    ways("""
+    1.0 * H ;; H() ;; H[0]
+    """),
+    [
+        *ways("""
+    (H + 1).k - 1 ;; float(H) ;; float(int(H)) ;; float(range(9)[H]) ;; 2.0 if H else 1.0
+    -(-H).k * -1.0 * -1.0 ;; 1.0 * len(H) ;; 1.0 + (H == 1.0) ;; 1.0 + (H < 2.5)
+    1.0 * hash(H) ;; 1.0 + (1.0 in H) ;; next(iter(H)) ;; sum(H) ;; float(str(H))
+    float(f'''{H:.1f}''') ;; abs(H) ;; divmod(H, 1)[0] ;; 1.0 + (not H)
+    2.0 if H and True else 1.0 ;; [*H][0] ;; (lambda k: k)(*H) ;; operator.mul(1.0, H)
+    math.floor(H)
+    """),
+        """
      with H as k:
          pass
      k
-     """],
+     """,
+    ],
 )

@@ -25,33 +25,42 @@ class Place(NamedTuple):
     way: str = "gradient"  # or "compiled", "trainstep"
     file: str = USER
     installed: str = ""  # the source of an installed module `inst` that the place imports
+    differentiated: bool = False  # the numbers of the holder carry a derivative
     inner: bool = False  # inside a transformation of JAX's, which has caches of its own
 
 
-PLACES: dict[str, Place] = {}
-
-
-def _place(name: str, source: str, installed: str = "", **more: Any) -> None:
-    found = Place(name, textwrap.dedent(source), installed=textwrap.dedent(installed), **more)
-    PLACES[name] = found
-
-
+#: What a place has that says nothing else, and one with a class `Holds`.
 _PUT = """
 H = None
 def put(h):
     global H
     H = h
 """
-
-_GLOBAL = (
-    _PUT
-    + """
-def f(x):
-    <<H>>
+_OWNER = """
+owner = Holds()
+def put(h):
+    owner.h = h
+"""
+_OBJECTIVE = """
 def objective():
     return f
 """
-)
+
+PLACES: dict[str, Place] = {}
+
+
+def _place(name: str, source: str, installed: str = "", **more: Any) -> None:
+    source = textwrap.dedent(source)
+    source += _OWNER * ("class Holds" in source)
+    source = _PUT * ("def put" not in source) + source
+    source += _OBJECTIVE * ("def objective" not in source)
+    PLACES[name] = Place(name, source, installed=textwrap.dedent(installed), **more)
+
+
+_GLOBAL = """
+def f(x):
+    <<H>>
+"""
 
 _place("global", _GLOBAL)
 _place(
@@ -66,8 +75,6 @@ _place(
             <<H>>
         return put, f
     put, f = build()
-    def objective():
-        return f
     """,
 )
 _place(
@@ -90,8 +97,6 @@ _place(
         <<H>>
     def put(h):
         f.__defaults__ = (h,)
-    def objective():
-        return f
     """,
 )
 _place(
@@ -101,8 +106,6 @@ _place(
         <<H>>
     def put(h):
         f.__kwdefaults__["H"] = h
-    def objective():
-        return f
     """,
 )
 _place(
@@ -110,13 +113,8 @@ _place(
     """
     class Holds:
         pass
-    owner = Holds()
-    def put(h):
-        owner.h = h
     def f(x):
         <<owner.h>>
-    def objective():
-        return f
     """,
 )
 _place(
@@ -127,8 +125,6 @@ _place(
         nest["parts"][0] = h
     def f(x):
         <<nest["parts"][0]>>
-    def objective():
-        return f
     """,
 )
 _place(
@@ -137,9 +133,6 @@ _place(
     class Holds:
         def loss(self, x):
             <<self.h>>
-    owner = Holds()
-    def put(h):
-        owner.h = h
     def objective():
         return lambda x: owner.loss(x)
     """,
@@ -150,9 +143,6 @@ _place(
     class Holds:
         def loss(self, x):
             <<self.h>>
-    owner = Holds()
-    def put(h):
-        owner.h = h
     def objective():
         return owner.loss
     """,
@@ -163,9 +153,6 @@ _place(
     class Holds:
         def __call__(self, x):
             <<self.h>>
-    owner = Holds()
-    def put(h):
-        owner.h = h
     def objective():
         return owner
     """,
@@ -177,19 +164,13 @@ _place(
         @property
         def scale(self):
             <<self.h|{}>>
-    owner = Holds()
-    def put(h):
-        owner.h = h
     def f(x):
         return x * owner.scale
-    def objective():
-        return f
     """,
 )
 _place(
     "method's global",
-    _PUT
-    + """
+    """
 class Net(fx.Module):
     def __init__(self):
         self.w = jnp.float32(1.0)
@@ -202,8 +183,7 @@ def objective():
 )
 _place(
     "model's global",
-    _PUT
-    + """
+    """
 class Net(fx.Module):
     def __init__(self):
         self.w = jnp.float32(2.0)
@@ -235,20 +215,16 @@ _place(
 )
 _place(
     "helper",
-    _PUT
-    + """
+    """
 def helper():
     <<H|{}>>
 def f(x):
     return x * helper()
-def objective():
-    return f
 """,
 )
 _place(
     "helper of a helper",
-    _PUT
-    + """
+    """
 def read_it(h):
     <<h|{}>>
 def helper(get):
@@ -257,14 +233,11 @@ def f(x):
     def inner():
         return helper(read_it)
     return x * inner()
-def objective():
-    return f
 """,
 )
 _place(
     "wrapped",
-    _PUT
-    + """
+    """
 def wrap(f):
     @functools.wraps(f)
     def wrapped(*args, **keywords):
@@ -273,39 +246,32 @@ def wrap(f):
 @wrap
 def f(x):
     <<H>>
-def objective():
-    return f
 """,
 )
 _place(
     "argument",
-    _PUT
-    + """
+    """
 def f(x, h):
     <<h>>
 def arguments(x):
     return x, H
-def objective():
-    return f
 """,
+    differentiated=True,
 )
 _place(
     "nested argument",
-    _PUT
-    + """
+    """
 def f(parts):
     x = parts["x"]
     <<parts["cfg"][0]>>
 def arguments(x):
     return ({"x": x, "cfg": [H]},)
-def objective():
-    return f
 """,
+    differentiated=True,
 )
 _place(
     "partial",
-    _PUT
-    + """
+    """
 def f(h, x):
     <<h>>
 def objective():
@@ -314,8 +280,7 @@ def objective():
 )
 _place(
     "partial's keyword",
-    _PUT
-    + """
+    """
 def f(x, h):
     <<h>>
 def objective():
@@ -338,8 +303,7 @@ _place(
 )
 _place(
     "trainstep's global",
-    _PUT
-    + """
+    """
 def loss(m, x):
     <<H|m["w"] * x * ({})>>
 def objective():
@@ -350,12 +314,9 @@ def objective():
 _place("compiled", _GLOBAL, way="compiled")
 _place(
     "installed function",
-    _PUT
-    + """
+    """
 def f(x):
     return x * inst.read_it(H)
-def objective():
-    return f
 """,
     installed="""
     def read_it(h):
@@ -373,8 +334,6 @@ _place(
         Settings.h = h
     def f(x):
         <<Settings.h>>
-    def objective():
-        return f
     """,
 )
 _place(
@@ -396,20 +355,16 @@ _place(
 )
 _place(
     "comprehension",
-    _PUT
-    + """
+    """
 def f(x):
     def read_it(_):
         <<H|{}>>
     return sum([x * k for k in map(read_it, range(1))])
-def objective():
-    return f
 """,
 )
 _place(
     "jit",
-    _PUT
-    + """
+    """
 @jax.jit
 def jitted(x):
     <<H>>
@@ -420,8 +375,7 @@ def objective():
 )
 _place(
     "scan",
-    _PUT
-    + """
+    """
 def objective():
     def body(carry, x):
         <<H|carry + x * ({}), None>>
