@@ -25,7 +25,7 @@ def blank(old: Any) -> Any:
     """An instance of an object's class on which no constructor has run."""
     if type(old) is _tree.NamedList:
         return _tree.NamedList(old, old.names)
-    return blank_of(type(old), getattr(old, "maxlen", None))
+    return blank_of(type(old), old.maxlen if isinstance(old, collections.deque) else None)
 
 
 def blank_of(cls: Any, maxlen: int | None = None) -> Any:
@@ -66,6 +66,7 @@ def _set_attributes(new: Any, old: Any, parts: dict[Any, Any]) -> None:
     if form is None or type(old) in _BARE:
         return
     found = {k.name if type(k) is Part else k: v for k, v in parts.items()}
+    held = attributes(old) if form.slots else {}
     if form.has_dict and old.__dict__ is old:
         object.__setattr__(new, "__dict__", new)
     elif form.has_dict:
@@ -78,6 +79,8 @@ def _set_attributes(new: Any, old: Any, parts: dict[Any, Any]) -> None:
     for slot in form.slots:
         if slot in found:
             slot.descriptor.__set__(new, found[slot])
+        elif slot in held:
+            slot.descriptor.__set__(new, Poison(f"{type(old).__name__}.{slot}", (str(slot),)))
     if form.base is collections.defaultdict:
         new.default_factory = found["default_factory"]
 
@@ -148,9 +151,12 @@ def _build_value(old: Any, parts: dict[Any, Any]) -> Any:
 
 
 def _fill_module(new: types.ModuleType, old: types.ModuleType, parts: dict[Any, Any]) -> None:
-    for name in vars(old):
-        new.__dict__[name] = Poison(f"{old.__name__}.{name}", (name,))
-    new.__dict__.update(parts)
+    for name, value in vars(old).items():
+        if name == "__getattr__":  # makes attributes at their first use
+            new.__dict__[name] = value
+        else:
+            new.__dict__[name] = Poison(f"{old.__name__}.{name}", (name,))
+    new.__dict__.update({k.name if type(k) is Part else k: v for k, v in parts.items()})
 
 
 def _fill_cell(new: types.CellType, old: Any, parts: dict[Any, Any]) -> None:
@@ -217,7 +223,6 @@ CLASS = How("class", build=lambda old, _: old, now=lambda cls: dict(vars(cls)))
 ENUM = How("enum member", build=lambda old, _: old, now=lambda v: dict(vars(v)))
 ARRAY = How("NumPy constant", build=lambda old, _: old, now=lambda a: {a.tobytes(): a})
 CLASS_VALUE = How("class value", build=lambda old, _: old)
-PACKAGE = How("package", build=lambda old, _: old)
 PYMODULE = How(
     "module",
     shell=lambda old: types.ModuleType(old.__name__),

@@ -6,6 +6,7 @@ import collections
 import enum
 import sys
 import types
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ from fluxax._compile._reads import (
     is_user_function,
     is_user_module,
 )
-from fluxax._compile._spec import Box, Is, Part, Sidestep, Spec
+from fluxax._compile._spec import Box, Const, Is, Part, Sidestep, Spec
 from fluxax._compile._walk import FIXED_PHASE, Walk
 from fluxax._module import Module
 
@@ -32,10 +33,14 @@ _SINGLES = (None, True, False, ..., NotImplemented)
 _DESCRIPTORS = (
     types.MemberDescriptorType,
     types.GetSetDescriptorType,
-    type(collections.namedtuple("_", "a").a),  # noqa: PYI024
+    type(collections.namedtuple("_", "a").a),
 )
 #: Packages whose modules stay as they are: settings of theirs are part of JAX's own key.
 _STEADY = frozenset("jax jaxlib numpy fluxax".split()) | sys.stdlib_module_names
+
+
+#: Words of code that reads attributes by computed names.
+_COMPUTING = frozenset("getattr() vars() dir() __dict__ attrgetter __getattribute__".split())
 
 
 class Objects(Walk):
@@ -85,8 +90,7 @@ class Objects(Walk):
             size = len(obj.__dict__)
             box.checks.append(("len({v}.__dict__) == {k}", size))
             if not whole and len(names) < size:  # one may go while another comes
-                absent = self.names - set(obj.__dict__)
-                box.checks.append(("{k}.isdisjoint({v}.__dict__)", frozenset(absent)))
+                box.checks.append(("{v}.__dict__.keys() == {k}", frozenset(obj.__dict__)))
         for slot in form.slots:
             if slot not in names:
                 box.checks.append(("no_slot({v}, {k})", slot.descriptor))
@@ -196,39 +200,50 @@ class Objects(Walk):
     # -- modules
 
     def take_module(self, module: types.ModuleType, label: str) -> Spec:
-        """A module: the attributes that code names; a package's code is constant."""
-        if not is_user_module(module):
-            return self._package(module, label)
+        """A module: the attributes that code names, wherever it lives."""
+        top = module.__name__.partition(".")[0]
+        if top in _STEADY and not is_user_module(module):
+            return self._const(module, label, identical=True)
         names = [n for n in vars(module) if n in self.names]
         absent = frozenset(self.names) - set(names)
         box = self.box(module, label, boxes.PYMODULE, Is(module), tuple(names))
         box.checks.append(("{v} is {k}", module))
         box.checks.append(("{k}.isdisjoint({v}.__dict__)", absent))
-        for name in names:
-            part = self.take(vars(module)[name], f"{label}.{name}")
-            box.parts.append((f"{{v}}.__dict__[{name!r}]", name, part))
+        if is_user_module(module):
+            for name in names:
+                part = self.take(vars(module)[name], f"{label}.{name}")
+                box.parts.append((f"{{v}}.__dict__[{name!r}]", name, part))
+        else:
+            kept, self._phase = self._phase, FIXED_PHASE  # its own code reads it as it is
+            self._module_values(box, module, names, label)
+            self._phase = kept
+        if self._fixed and self._computes:
+            self._module_values(box, module, set(vars(module)) - set(names), label)
         return box
 
-    def _package(self, module: types.ModuleType, label: str) -> Spec:
-        """An installed module: it stands for itself, and what code names of it is looked at."""
-        top = module.__name__.partition(".")[0]
-        if top in _STEADY:
-            return self._const(module, label, identical=True)
-        kept, self._phase = self._phase, FIXED_PHASE
-        try:
-            box = self.box(module, label, boxes.PACKAGE, Is(module))
-            box.checks.append(("{v} is {k}", module))
-            for name in [n for n in vars(module) if n in self.names and not _is_dunder(n)]:
+    def _module_values(self, box: Box, module: Any, names: Iterable[str], label: str) -> None:
+        """What of a module can be compared; code is known by identity, until it is called."""
+        for name in names:
+            value = vars(module)[name]
+            if isinstance(value, (types.FunctionType, types.ModuleType, type)):
+                self.tokens.append((f"{label}.{name}", "value", Is(value)))
+                box.checks.append((f"{{v}}.__dict__[{name!r}] is {{k}}", value))
+                part: Spec = Const(value, f"{label}.{name}", True)
+            elif _is_dunder(name):
+                continue
+            else:
                 mark = self.mark()
                 try:
-                    part = self.take(vars(module)[name], f"{label}.{name}")
-                except Sidestep:  # a name of something else, most likely
+                    part = self.take(value, f"{label}.{name}")
+                except Sidestep:
                     self.back(mark)
                     continue
-                box.parts.append((f"{{v}}.__dict__[{name!r}]", Part("attribute", name), part))
-        finally:
-            self._phase = kept
-        return box
+            box.parts.append((f"{{v}}.__dict__[{name!r}]", Part("attribute", name), part))
+
+    @property
+    def _computes(self) -> bool:
+        """Whether code that runs as it is may read attributes by names that it computes."""
+        return not _COMPUTING.isdisjoint(self.names)
 
     def take_pytree(self, value: Any, label: str) -> Spec:
         """A registered pytree that is no Module: its children, and its definition as a constant."""

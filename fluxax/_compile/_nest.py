@@ -17,20 +17,28 @@ def nests_of(specs: list[Spec], n_arrays: int) -> list[Any]:
     return [nest_of(spec, n_arrays, seen) for spec in specs]
 
 
-def nest_of(spec: Spec, n_arrays: int, seen: dict[int, Box]) -> Any:
-    """How a gradient is nested: an input's number, `None`, or (kind, names, parts)."""
+def nest_of(
+    spec: Spec, n_arrays: int, seen: dict[int, Box], above: frozenset[int] = frozenset()
+) -> Any:
+    """How a gradient is nested: an input's number, `None`, or (kind, names, parts).
+
+    Args:
+        seen: boxes that were met, by number.
+        above: the numbers of those that the spec is in; a part that leads back to one is `None`.
+    """
     if isinstance(spec, Arr):
         return spec.index
     if isinstance(spec, Num):
         return None if spec.index is None else n_arrays + spec.index
-    if isinstance(spec, Again) and spec.number in seen:  # tied: its gradient stands elsewhere
-        return _emptied(nest_of(seen[spec.number], n_arrays, dict(seen)))
-    if not isinstance(spec, Box):
+    if isinstance(spec, Again) and spec.number in seen and spec.number not in above:
+        # tied: its gradient stands elsewhere
+        return _emptied(nest_of(seen[spec.number], n_arrays, dict(seen), above))
+    if not isinstance(spec, Box) or spec.how not in _NESTS:
         return None
-    seen[spec.number] = spec
+    seen[spec.number], above = spec, above | {spec.number}
     parts = [(key, part) for _, key, part in spec.parts if not _structural(key)]
-    nests = [nest_of(part, n_arrays, seen) for _, part in parts]
-    return _NESTS[spec.how](spec, [key for key, _ in parts], nests) if spec.how in _NESTS else None
+    nests = [nest_of(part, n_arrays, seen, above) for _, part in parts]
+    return _NESTS[spec.how](spec, [key for key, _ in parts], nests)
 
 
 def _emptied(nest: Any) -> Any:

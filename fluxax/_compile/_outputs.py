@@ -101,7 +101,8 @@ class Recipe:
 
     def _instance(self, value: Any, form: Form) -> Maker:
         """An instance by what it holds; no constructor runs."""
-        cls, most = type(value), getattr(value, "maxlen", None)
+        cls = type(value)
+        most = value.maxlen if form.base is collections.deque else None
         names = list(value.names) if cls is _tree.NamedList else None
         found = {k.name if type(k) is Part else k: v for k, v in attributes(value).items()}
         held = [(k, self.of(v)) for k, v in found.items() if not isinstance(k, Slot)]

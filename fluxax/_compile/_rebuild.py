@@ -76,8 +76,6 @@ class Rebuild:
         return self._box(spec)
 
     def _box(self, box: Box) -> Any:
-        if box.how is boxes.PACKAGE:
-            return steady(box.value, box.label)
         if box.fixed:
             return box.value
         if box.how is boxes.FUNCTION:

@@ -17,8 +17,8 @@ from fluxax._compile._guard import make_guard
 from fluxax._compile._jaxpr import calls_back, dependence, lonely_numbers
 from fluxax._compile._nest import nests_of
 from fluxax._compile._objective import BadLoss, check_loss, first_of, loss_array, objective
-from fluxax._compile._reads import place_of
 from fluxax._compile._outputs import Recipe
+from fluxax._compile._reads import place_of
 from fluxax._compile._rebuild import Rebuild
 from fluxax._compile._site import Entry, Purpose, Site
 from fluxax._compile._spec import Arr, Box, Num, Sidestep, Spec, Tied, raised

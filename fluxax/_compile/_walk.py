@@ -8,11 +8,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from fluxax import _tree
 from fluxax._compile import _boxes as boxes
 from fluxax._compile._reads import Reads
 from fluxax._compile._spec import (
-    Arr, Box, Const, How, Is, Num, Opaque, Sidestep, Spec, Tied, raised,
+    Arr,
+    Box,
+    Const,
+    How,
+    Is,
+    Num,
+    Opaque,
+    Sidestep,
+    Spec,
+    Tied,
+    raised,
 )  # fmt: skip
 from fluxax._jax import Tracer
 from fluxax._module import Module, static_key
@@ -20,6 +29,7 @@ from fluxax._module import Module, static_key
 _MOST_BYTES = 1 << 20
 _TYPE_QUESTIONS = frozenset(("type()", "hasattr()", "isinstance()", "isscalar", "__class__"))
 
+_ASKING = frozenset("type hasattr isinstance getattr vars dir".split())
 _MOST_BOXES = 20_000
 FIXED_PHASE = "fixed"
 
@@ -204,7 +214,9 @@ class Walk:
 
     def mention(self, reads: Reads) -> None:
         """Note the attribute names that reached code uses, and questions it asks."""
-        asked = {"type", "hasattr", *(("isinstance",) if self._fixed else ())} & set(reads.globals)
+        asked = _ASKING & set(reads.globals)
+        if not self._fixed:
+            asked -= {"isinstance"}  # the copies have one of their own
         names = reads.names | {f"{name}()" for name in asked}
         if not names <= self.names:
             self.names |= names
@@ -218,7 +230,14 @@ def _may_be_pinned(box: Box, phase: str) -> bool:
     """
     if box.how not in boxes.APART or isinstance(box.value, Module):
         return False
-    return phase == "captured" or not any(True for _ in _tree.arrays(box.value))
+    return phase == "captured" or not _holds_arrays(box, set())
+
+
+def _holds_arrays(spec: Spec, seen: set[int]) -> bool:
+    if not isinstance(spec, Box) or spec.number in seen:
+        return isinstance(spec, (Arr, Tied))
+    seen.add(spec.number)
+    return any(_holds_arrays(part, seen) for _, _, part in spec.parts)
 
 
 def _fits(value: Any) -> bool:
