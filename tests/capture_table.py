@@ -131,14 +131,13 @@ def _module(name: str, file: str, source: str, **names: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _cell_module(cell: Cell) -> Iterator[Any]:
-    """The module of a cell, made anew."""
+def cell_module(holder: str, read: str, place: Place, installed: str = "") -> Iterator[Any]:
+    """The module of a holder that is read in a place, made anew."""
     names = [f"table{next(_numbers)}{suffix}" for suffix in ("", "inst")]
-    files = [cell.place.file.format(names[0]), INSTALLED.format(names[1])]
-    read = fill(cell.place.installed, cell.read)
+    files = [place.file.format(names[0]), INSTALLED.format(names[1])]
     try:
-        inst = _module(names[1], files[1], _IMPORTS + cell.holder.installed + read)
-        source = _IMPORTS + cell.holder.source + fill(cell.place.source, cell.read)
+        inst = _module(names[1], files[1], _IMPORTS + installed + fill(place.installed, read))
+        source = _IMPORTS + holder + fill(place.source, read)
         yield _module(names[0], files[0], source, inst=inst)
     finally:
         for name in names:
@@ -184,7 +183,8 @@ def _run(cell: Cell, call: Any) -> list[Any]:
     """The values of eight calls and of an eager one."""
     values, x, state = PATTERNS[cell.pattern], jnp.float32(2.0), None
     found: list[Any] = []
-    with _cell_module(cell) as module:
+    row = cell.holder
+    with cell_module(row.source, cell.read, cell.place, row.installed) as module:
         if cell.place.way == "trainstep":
             model = {"w": jnp.float32(1.0)}
             state = (model, fx.setup(fx.Descent(0.0), model))

@@ -28,6 +28,9 @@ class Place(NamedTuple):
     differentiated: bool = False  # the numbers of the holder carry a derivative
     inner: bool = False  # inside a transformation of JAX's, which has caches of its own
 
+    def __repr__(self) -> str:
+        return self.name
+
 
 #: What a place has that says nothing else, and one with a class `Holds`.
 _PUT = """
