@@ -3,7 +3,7 @@
 A cell is a module made of text: a holder, a read of it, and the place of the objective. Its value
 changes between eight calls in one of three patterns. Plain Python says what is right.
 
-    python tests/capture_table.py [holder ...] [-p place] [-r read] [-v] [--turns N] [--all]
+    python tests/capture_table.py [holder ...] [-p place] [-r read] [--turns N] [--all] [-v]
 
 prints, for each holder, how many cells are right and compiled, right and uncompiled, refused and
 wrong; then each cell that is wrong, refused, or ordinary and not compiled. `-v` prints every cell
@@ -17,7 +17,9 @@ import contextlib
 import functools
 import itertools
 import linecache
+import re
 import sys
+import textwrap
 import time
 import types
 import unittest.mock
@@ -30,7 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from capture_table_holders import HOLDERS, Holder
-from capture_table_places import INSTALLED, PLACES, Place, fill
+from capture_table_places import INSTALLED, PLACES, Place
 
 import fluxax as fx
 
@@ -43,6 +45,9 @@ PATTERNS = {
 
 #: Where nobody asks for more, each read is tried in so many places, ordinary ones in twice as many.
 TURNS = range(4)
+
+#: Whether an objective is also read inside JAX's transformations, which keep traces of their own.
+INNER = True
 
 _IMPORTS = """
 import abc, array, collections, contextvars, copy, dataclasses, datetime, decimal, enum, fractions
@@ -72,7 +77,7 @@ class Cell(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a cell: "compiled", "uncompiled", "no number", "refused" or "wrong"."""
+    """What became of a cell: "compiled", "uncompiled", "no cell", "refused" or "wrong"."""
 
     cell: Cell
     kind: str
@@ -90,7 +95,9 @@ def _shown(values: list[Any]) -> str:
     return " ".join(v if isinstance(v, str) else f"{v:g}" for v in values)
 
 
-def cells(holder: Holder, turns: Iterable[int] = TURNS, every: bool = False) -> Iterator[Cell]:
+def cells(
+    holder: Holder, turns: Iterable[int] | None = TURNS, every: bool = False, inner: bool = INNER
+) -> Iterator[Cell]:
     """A holder's cells: each read in a place for each turn, with one of the patterns.
 
     Places and patterns go round, so that a holder with some reads meets all of both.
@@ -98,21 +105,37 @@ def cells(holder: Holder, turns: Iterable[int] = TURNS, every: bool = False) -> 
     Args:
         holder: a row of the table.
         turns: which of the places of a read, counted from one that is its own; an ordinary read
-            is tried in two places at each turn.
+            is tried in two places at each turn. `None`: in all places.
         every: each cell with every pattern.
+        inner: whether places inside JAX's own transformations are among them.
     """
-    start = list(HOLDERS).index(holder.name)
-    patterns, names = list(PATTERNS), list(PLACES)
+    start, patterns = list(HOLDERS).index(holder.name), list(PATTERNS)
+    places = [place for place in PLACES.values() if inner or not place.inner]
     for i, read in enumerate(holder.reads):
-        for turn in turns:
-            for half in range(1 + (read in holder.ordinary)):
-                place = PLACES[names[(7 * start + 5 * i + 3 * turn + 16 * half) % len(names)]]
-                at = start + i + turn + half
-                for pattern in patterns if every else [patterns[at % 3]]:
-                    yield Cell(holder, read, place, pattern)
+        halves = (0, 16) if read in holder.ordinary else (0,)
+        steps = [4 * turn + half for turn in turns or () for half in halves]
+        for j, step in enumerate(range(len(places)) if turns is None else steps):
+            place = places[(7 * (start + i) + step) % len(places)]
+            for pattern in patterns if every else [patterns[(start + i + j) % 3]]:
+                yield Cell(holder, read, place, pattern)
 
 
 # --- one cell -------------------------------------------------------------------------------
+
+
+_HOLE = re.compile(r"^( *)<<([^|]*?)(?:\|(.*))?>>$", re.MULTILINE)
+
+
+def fill(source: str, read: str) -> str:
+    """A place's source with a read where the holes are."""
+
+    def lines(hole: re.Match[str]) -> str:
+        indent, held, result = hole.groups()
+        *statements, value = re.sub(r"\bH\b", held, read).splitlines()
+        result = (result or "x * ({})").replace("{}", f"({value})")
+        return textwrap.indent("\n".join([*statements, f"return {result}"]), indent)
+
+    return _HOLE.sub(lines, source)
 
 
 _numbers = itertools.count()
@@ -131,14 +154,13 @@ def _module(name: str, file: str, source: str, **names: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _cell_module(cell: Cell) -> Iterator[Any]:
-    """The module of a cell, made anew."""
+def cell_module(holder: str, read: str, place: Place, installed: str = "") -> Iterator[Any]:
+    """The module of a holder that is read in a place, made anew."""
     names = [f"table{next(_numbers)}{suffix}" for suffix in ("", "inst")]
-    files = [cell.place.file.format(names[0]), INSTALLED.format(names[1])]
-    read = fill(cell.place.installed, cell.read)
+    files = [place.file.format(names[0]), INSTALLED.format(names[1])]
     try:
-        inst = _module(names[1], files[1], _IMPORTS + cell.holder.installed + read)
-        source = _IMPORTS + cell.holder.source + fill(cell.place.source, cell.read)
+        inst = _module(names[1], files[1], _IMPORTS + installed + fill(place.installed, read))
+        source = _IMPORTS + holder + fill(place.source, read)
         yield _module(names[0], files[0], source, inst=inst)
     finally:
         for name in names:
@@ -184,7 +206,8 @@ def _run(cell: Cell, call: Any) -> list[Any]:
     """The values of eight calls and of an eager one."""
     values, x, state = PATTERNS[cell.pattern], jnp.float32(2.0), None
     found: list[Any] = []
-    with _cell_module(cell) as module:
+    row = cell.holder
+    with cell_module(row.source, cell.read, cell.place, row.installed) as module:
         if cell.place.way == "trainstep":
             model = {"w": jnp.float32(1.0)}
             state = (model, fx.setup(fx.Descent(0.0), model))
@@ -216,8 +239,8 @@ def outcome(cell: Cell) -> Outcome:
     if not all(_same(a, b) for a, b in zip(got, want) if a not in errors):
         return Outcome(cell, "wrong", got, want, why)
     if errors:
-        cannot = cell.place.differentiated and all(map(_needs_a_number, errors))
-        return Outcome(cell, "no number" if cannot else "refused", got, want, errors[0])
+        cannot = all(_cannot(cell.place, error) for error in errors)
+        return Outcome(cell, "no cell" if cannot else "refused", got, want, errors[0])
     compiled = bool(records) and all(r.compiled for r in records)
     return Outcome(cell, "compiled" if compiled else "uncompiled", got, want, why)
 
@@ -226,11 +249,11 @@ def _same(a: float, b: float) -> bool:
     return bool(np.isclose(a, b, rtol=1e-6, atol=0.0))
 
 
-def _needs_a_number(error: str) -> bool:
-    """Whether a read failed on a number that carries a derivative: it is no Python number then."""
-    return error.startswith(("TypeError", "ValueError")) and any(
-        word in error for word in ("Tracer", "Array(", "carries a derivative")
-    )
+def _cannot(place: Place, error: str) -> bool:
+    """Whether a refusal is right: a number that carries a derivative, a model with a cycle."""
+    words = ["Tracer", "Array(", "carries a derivative"] if place.differentiated else []
+    words += ["got a cycle"] if place.model else []
+    return error.startswith(("TypeError", "ValueError")) and any(word in error for word in words)
 
 
 # --- programs shared between cells ----------------------------------------------------------
@@ -276,7 +299,7 @@ def shared_programs() -> Iterator[None]:
 
 def share(counts: Counter[str]) -> float:
     """The part of the cells that is right and compiled."""
-    return counts["compiled"] / max(1, counts.total() - counts["no number"])
+    return counts["compiled"] / max(1, counts.total() - counts["no cell"])
 
 
 def worth_a_line(found: Outcome) -> bool:
@@ -293,6 +316,7 @@ def main() -> None:
     parser.add_argument("-r", "--read", default="", help="only reads with this text")
     parser.add_argument("-v", "--verbose", action="store_true", help="all that is not compiled")
     parser.add_argument("--turns", type=int, default=len(TURNS), help="places of each read")
+    parser.add_argument("--outer", action="store_true", help="not inside jit and scan")
     parser.add_argument("--all", action="store_true", help="every place with every pattern")
     chosen = parser.parse_args()
     total: Counter[str] = Counter()
@@ -302,8 +326,8 @@ def main() -> None:
             if chosen.holders and not any(name in holder.name for name in chosen.holders):
                 continue
             began, counts = time.perf_counter(), Counter[str]()
-            turns = len(PLACES) if chosen.all or chosen.place else chosen.turns
-            for cell in dict.fromkeys(cells(holder, range(turns), chosen.all)):
+            turns = None if chosen.all or chosen.place else range(chosen.turns)
+            for cell in cells(holder, turns, chosen.all, INNER and not chosen.outer):
                 if chosen.place in cell.place.name and chosen.read in cell.read:
                     found = outcome(cell)
                     counts[found.kind] += 1
@@ -318,7 +342,7 @@ def main() -> None:
 
 
 def _row(name: str, counts: Counter[str], seconds: float) -> str:
-    kinds = ("compiled", "uncompiled", "no number", "refused", "wrong")
+    kinds = ("compiled", "uncompiled", "no cell", "refused", "wrong")
     return f"{name:46}" + "".join(f"{k} {counts[k]:<6}" for k in kinds) + f"{seconds:.1f} s"
 
 

@@ -9,7 +9,6 @@ has `put(h)`, which puts a holder in its place, and `objective()`, the function 
 
 from __future__ import annotations
 
-import re
 import textwrap
 from typing import Any, NamedTuple
 
@@ -26,7 +25,11 @@ class Place(NamedTuple):
     file: str = USER
     installed: str = ""  # the source of an installed module `inst` that the place imports
     differentiated: bool = False  # the numbers of the holder carry a derivative
+    model: bool = False  # the holder is part of a model, or an argument
     inner: bool = False  # inside a transformation of JAX's, which has caches of its own
+
+    def __repr__(self) -> str:
+        return self.name
 
 
 #: What a place has that says nothing else, and one with a class `Holds`.
@@ -212,6 +215,7 @@ _place(
     def objective():
         return lambda m: m(unit)
     """,
+    model=True,
 )
 _place(
     "helper",
@@ -257,6 +261,7 @@ def arguments(x):
     return x, H
 """,
     differentiated=True,
+    model=True,
 )
 _place(
     "nested argument",
@@ -268,6 +273,7 @@ def arguments(x):
     return ({"x": x, "cfg": [H]},)
 """,
     differentiated=True,
+    model=True,
 )
 _place(
     "partial",
@@ -383,17 +389,3 @@ def objective():
 """,
     inner=True,
 )
-
-_HOLE = re.compile(r"^( *)<<([^|]*?)(?:\|(.*))?>>$", re.MULTILINE)
-
-
-def fill(source: str, read: str) -> str:
-    """A place's source with a read where the holes are."""
-
-    def lines(hole: re.Match[str]) -> str:
-        indent, held, result = hole.groups()
-        *statements, value = re.sub(r"\bH\b", held, read).splitlines()
-        result = (result or "x * ({})").replace("{}", f"({value})")
-        return textwrap.indent("\n".join([*statements, f"return {result}"]), indent)
-
-    return _HOLE.sub(lines, source)
