@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluxax import _tree
-from fluxax._compile._instances import blank, slots_of, space_of
+from fluxax._instances import blank, slots_of, space_of
 from fluxax._compile._reach import Swap
 from fluxax._errors import no_numbers
 from fluxax._module import Module
@@ -45,6 +45,7 @@ class Copies:
         self.numbers, self.new = numbers, dict(arrays)
         self.back: dict[int, Any] = {}
         self._nodes: list[_Copy] = []
+        self._fixed: list[Any] = []
         self._held: set[int] = set()
         order = self._to_copy(args)
         for node in order:
@@ -55,7 +56,9 @@ class Copies:
                 self.new[id(node)] = _made_of(node, [p for _, p in self._parts(node)])
         for node in order:
             self.back[id(self.new[id(node)])] = node
-            if not _is_fixed(node):
+            if _is_fixed(node):
+                self._fixed.append(self.new[id(node)])
+            else:
                 self._nodes.append(_Copy(node, self.new[id(node)], id(node) in self._held, self))
         self.made = [self.at(None, i, a) for i, a in enumerate(args)]
         self._args = args  # their ids stay theirs
@@ -87,6 +90,12 @@ class Copies:
         """
         for node in self._nodes:
             node.write_back(swap, held)
+
+    def taken(self) -> list[Any]:
+        """All that was copied, which is not held here any more."""
+        copies = [node.new for node in self._nodes] + self._fixed
+        self._nodes, self._fixed, self.made, self.new, self.numbers = [], [], [], {}, {}
+        return copies
 
     def _parts(self, node: Any) -> Iterator[tuple[Any, Any]]:
         return ((key, self.at(id(node), key, part)) for key, part in _parts(node))
@@ -170,7 +179,7 @@ def _parts(node: Any) -> list[tuple[Any, Any]]:
         base: Any = list if isinstance(node, list) else tuple
         found = list(enumerate(base.__iter__(node)))
     elif isinstance(node, dict):
-        found = list(dict.items(node))
+        found = list(_dict_of(node).items(node))
     elif _is_opaque(node):
         return [(i, part) for i, (_, part) in enumerate(_tree.parts(node))]
     else:
@@ -235,6 +244,8 @@ class _Copy:
             object.__setattr__(self.new, "__dict__", self.new)
 
     def write_back(self, swap: Swap, held: Held) -> None:
+        if type(self.new) is not type(self.old):
+            self.old.__class__ = type(self.new)
         now = _parts(self.new)
         if len(now) == len(self.before) and all(
             a[1] is b[1] and (a[0] is b[0] or a[0] == b[0])
@@ -278,7 +289,7 @@ class _Copy:
             new = swap(value)
             if not self._stays(dict.get(old, key), new, held):
                 base.__setitem__(old, swap(key), new)
-        there = [k for k in dict.keys(old) if k in now]
+        there = [k for k in base.keys(old) if k in now]
         wanted = [k for k in now if dict.__contains__(old, k)]
         if there != wanted:
             for key in wanted:

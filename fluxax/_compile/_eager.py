@@ -21,7 +21,7 @@ from fluxax._compile._copies import Copies, Spot
 from fluxax._compile._effects import ArrayWrite
 from fluxax._compile._explain import switches, take_pending
 from fluxax._compile._jaxpr import reaches
-from fluxax._compile._left_behind import settle_leftovers, settle_modules
+from fluxax._compile._left_behind import settle_copies, settle_leftovers, settle_modules
 from fluxax._compile._objective import check_loss, first_of, loss_array, objective
 from fluxax._compile._program import find
 from fluxax._compile._reach import Swap, replace_reached
@@ -162,9 +162,10 @@ def _differentiate(
             loss, pull, values = jax.vjp(of_leaves, variables.leaves(), has_aux=True)
         grads = _pulled(loss, pull)
         run.good = all_finite([loss] if guard is None else [loss, *grads])
+        nested = variables.nested(grads)  # like the arguments as they came
         run.settled(traced, values)
         traced.clear()
-    return run.out, variables.nested(grads)
+    return run.out, nested
 
 
 def _pulled(loss: Any, pull: Any) -> list[Any]:
@@ -240,9 +241,12 @@ class _Run:
             self.statistics.put_back()
         replace_reached([self.f, self.args, self.copies.made, self.out, error, better], swap)
         settle_modules(swap)
-        self.out = swap(self.out)
-        # what is left somewhere is found by its trace, once nothing of ours holds it
-        del self.arrays, self.copies, self._known, swap, back
+        # what is left elsewhere is found once nothing of ours holds it
+        copies, out = self.copies.taken(), swap(self.out)
+        self.out = self.arrays = self.copies = self._known = None
+        settle_copies(copies, Swap(back))
+        self.out = out
+        del swap, back
         settle_leftovers(self._trace, lambda v: detached(v, self._around))
         if better is not None:
             raise better from error

@@ -8,18 +8,22 @@ who holds them.
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import sys
 import types
 import weakref
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Container, Iterable
+from sys import getrefcount
 from typing import Any
 
-from fluxax._compile._instances import space_of
+from fluxax._instances import space_of
 from fluxax._compile._reach import New, Reach, Swap
 from fluxax._compile._reads import is_user_module
 from fluxax._jax import Tracer
 
+_CACHE = type(functools.lru_cache(len))
 _ROUNDS = 20  # how deep in tuples a tracer may be
 
 
@@ -33,9 +37,33 @@ def settle_leftovers(trace: weakref.ref[Any] | None, value_of: New) -> None:
     if trace is None or trace() is None:
         return
     found = [t for t in gc.get_referrers(trace()) if issubclass(type(t), Tracer)]
-    reach = Reach(Swap({}, value_of))
+    _settle_holders(found, Reach(Swap({}, value_of)))
+
+
+def settle_copies(copies: list[Any], swap: Swap) -> None:
+    """Replace copies of arguments in whatever still holds them.
+
+    Args:
+        copies: all of them; nothing else of ours may hold them, but they each other.
+        swap: what stands for each.
+    """
+    own = Counter(id(part) for copy in copies for part in gc.get_referents(copy))
+    held = [i for i in range(len(copies)) if getrefcount(copies[i]) > own[id(copies[i])] + _OURS]
+    if held:
+        ids = {id(c) for c in copies} | {id(copies)}
+        _settle_holders([copies[i] for i in held], Reach(swap), ids)
+
+
+_OURS = 2  # the list of copies, and the argument of `getrefcount`
+
+
+def _settle_holders(found: list[Any], reach: Reach, ours: Container[int] = ()) -> None:
     for _ in range(_ROUNDS):
-        holders = [h for h in gc.get_referrers(*found) if h is not found and _is_theirs(h)]
+        holders = [
+            h
+            for h in gc.get_referrers(*found)
+            if h is not found and id(h) not in ours and _is_theirs(h)
+        ]
         fixed = [h for h in holders if issubclass(type(h), (tuple, frozenset))]
         for holder in _classes_first(holders):
             _settle(holder, reach)
@@ -62,6 +90,9 @@ def _classes_first(holders: list[Any]) -> Iterable[Any]:
 def _settle(holder: Any, reach: Reach) -> None:
     if isinstance(holder, types.GeneratorType):
         _settle_locals(holder, reach.new)
+        return
+    if isinstance(holder, _CACHE):
+        holder.cache_clear()  # it keeps its results where nobody can replace them
         return
     reach.parts(holder)
     space = space_of(holder)

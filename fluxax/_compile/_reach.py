@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fluxax._compile._instances import slots_of, space_of
+from fluxax._instances import slots_of, space_of
 from fluxax._compile._reads import (
     is_user_class,
     is_user_function,

@@ -40,53 +40,77 @@ def use_of(f: Any, position: int) -> Use:
 
 @functools.lru_cache(1024)
 def _use(code: types.CodeType, name: str) -> Use:
-    if name in code.co_cellvars:
-        return Use.OTHER
-    steps = list(_steps(code))
-    if any(op == "STORE_FAST" and value == name for op, value, _ in steps):
-        return Use.OTHER
-    loads = [i for i, (op, v, _) in enumerate(steps) if op.startswith("LOAD_FAST") and v == name]
-    uses = {_follow(steps[i + 1 :]) for i in loads}
-    return next((u for u in (Use.WHOLE, Use.OTHER) if u in uses), Use.REAL)
-
-
-def _steps(code: types.CodeType) -> Iterator[tuple[str, Any, int]]:
-    """Instructions as name, argument, and by how much they change the stack."""
-    for op in dis.get_instructions(code):
-        if op.opname.startswith("LOAD_FAST") and isinstance(op.argval, tuple):
-            yield from (("LOAD_FAST", name, 1) for name in op.argval)
-            continue
-        value = op.argrepr if op.opname == "BINARY_OP" else op.argval
-        yield op.opname, value, dis.stack_effect(op.opcode, op.arg, jump=False)
+    return _Code(code).use_of(name)
 
 
 _REAL = frozenset(("+", "-", "*", "/", "**", "+=", "-=", "*=", "/=", "**="))
 _NOTHING = frozenset(("CACHE", "NOP", "RESUME", "EXTENDED_ARG", "UNARY_NEGATIVE"))
 
 
-def _follow(steps: list[tuple[str, Any, int]]) -> Use:
-    """What becomes of the value on top of the stack, and of what is calculated with it."""
-    above = 0  # how many values lie on it
-    for op, value, effect in steps:
-        if op in _NOTHING:
-            continue
-        if op in ("LOAD_ATTR", "LOAD_METHOD"):
-            if above == 0:
-                return Use.WHOLE  # x has methods, a tracer of it has not
-            above += effect
-        elif op.startswith(("LOAD_", "PUSH_")):
-            above += effect
-        elif op in ("BINARY_OP", "COMPARE_OP", "BINARY_SUBSCR"):
-            if above >= 2:
-                above -= 1
-            elif op == "BINARY_SUBSCR":
-                return Use.WHOLE if above == 0 else Use.OTHER
-            elif op == "COMPARE_OP":
-                return Use.REAL
-            elif value not in _REAL:
-                return Use.OTHER
+class _Code:
+    """The instructions of a function: name, argument, and by how much each changes the stack."""
+
+    def __init__(self, code: types.CodeType):
+        self.steps = list(_steps(code))
+        self.cells = code.co_cellvars
+        self.followed: set[str] = set()
+
+    def use_of(self, name: str) -> Use:
+        """How a variable is used, and what is calculated with it."""
+        self.followed.add(name)
+        if name in self.cells:
+            return Use.OTHER
+        loads = [
+            i for i, (op, v, _) in enumerate(self.steps) if op.startswith("LOAD_FAST") and v == name
+        ]
+        uses = {self._follow(i + 1) for i in loads}
+        return next((u for u in (Use.WHOLE, Use.OTHER) if u in uses), Use.REAL)
+
+    def _follow(self, start: int) -> Use:
+        """What becomes of the value on top of the stack."""
+        above, derived = 0, False  # how many values lie on it; whether it was calculated with
+        for i, (op, value, effect) in enumerate(self.steps[start:], start):
+            if op in _NOTHING:
+                continue
+            if op in ("LOAD_ATTR", "LOAD_METHOD") and above == 0:
+                return Use.OTHER if derived else Use.WHOLE  # a tracer has not an int's methods
+            if op.startswith(("LOAD_", "PUSH_")):
+                above += effect
+            elif op in ("BINARY_OP", "COMPARE_OP", "BINARY_SUBSCR"):
+                if above >= 2:
+                    above -= 1
+                elif op == "BINARY_SUBSCR":
+                    return Use.WHOLE if above == 0 else Use.OTHER
+                elif op == "COMPARE_OP":
+                    return Use.REAL
+                elif value not in _REAL:
+                    return Use.OTHER
+                else:
+                    above, derived = 0, True
             else:
-                above = 0
+                return self._end(i, above, derived)
+        return Use.OTHER
+
+    def _end(self, i: int, above: int, derived: bool) -> Use:
+        """What an instruction does that takes the value away."""
+        op, name, _ = self.steps[i]
+        if op == "BUILD_TUPLE" and derived:
+            after = self.steps[i + 1][0]
+            return Use.WHOLE if after == "BINARY_SUBSCR" else Use.REAL
+        if above == 0 and op in ("RETURN_VALUE", "POP_TOP"):
+            return Use.REAL
+        if above == 0 and op == "STORE_FAST" and derived:
+            return Use.REAL if name in self.followed else self.use_of(name)
+        return Use.OTHER
+
+
+def _steps(code: types.CodeType) -> Iterator[tuple[str, Any, int]]:
+    for op in dis.get_instructions(code):
+        if op.opname.startswith("LOAD_FAST") and isinstance(op.argval, tuple):
+            yield from (("LOAD_FAST", name, 1) for name in op.argval)
+        elif op.opname == "STORE_FAST_LOAD_FAST":
+            yield "STORE_FAST", op.argval[0], -1
+            yield "LOAD_FAST", op.argval[1], 1
         else:
-            return Use.REAL if op in ("RETURN_VALUE", "POP_TOP") and above == 0 else Use.OTHER
-    return Use.OTHER
+            value = op.argrepr if op.opname == "BINARY_OP" else op.argval
+            yield op.opname, value, dis.stack_effect(op.opcode, op.arg, jump=False)
