@@ -100,6 +100,30 @@ for _cls in WRAPPERS:
     copyreg.pickle(_cls, _reduce_by_name)
 
 
+def traces_around() -> list[Any]:
+    """The trace that is running in this thread, and those around it."""
+    found, trace = [], current_trace()
+    while trace is not None:
+        found.append(trace)
+        trace = getattr(trace, "parent_trace", None)
+    return found
+
+
+def detached(value: Any, around: list[Any]) -> Any:
+    """What a tracer stands for, seen from some traces that are still running.
+
+    One of theirs stays as it is: it carries a derivative of a function that has not ended.
+    """
+    while isinstance(value, Tracer) and not any(value._trace is t for t in around):
+        inner = getattr(value, "primal", None)
+        if inner is None:
+            inner = value.to_concrete_value()
+        if inner is None:
+            break
+        value = inner
+    return value
+
+
 def trace_settings() -> Any:
     """Every JAX setting that a traced program depends on, as one hashable."""
     return _config.trace_context()

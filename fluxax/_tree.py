@@ -9,8 +9,8 @@ them: `.layers`, `[2]`, `['name']`.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from jax.tree_util import (
     register_pytree_with_keys,
 )
 
+from fluxax._instances import alike, blank
 from fluxax._jax import Tracer
 
 Path = tuple[Any, ...]
@@ -211,9 +212,10 @@ class Kind(NamedTuple):
 
 
 def _new_dict(old: dict[Any, Any], parts: list[Any]) -> Any:
-    new = copy.copy(old)  # keeps the class, a default factory, the order
+    new = {} if type(old) is dict else alike(old)  # of its class, with its default factory
+    put: Any = OrderedDict if isinstance(old, OrderedDict) else dict
     for key, part in zip(old, parts, strict=True):
-        dict.__setitem__(new, key, part)
+        put.__setitem__(new, key, part)
     return new
 
 
@@ -224,20 +226,20 @@ def _new_tuple(old: Any, parts: list[Any]) -> Any:
 def _new_list(old: list[Any], parts: list[Any]) -> Any:
     if type(old) is NamedList:
         return NamedList(parts, old.names)
-    new = copy.copy(old) if type(old) is not list else old.copy()
+    new = [] if type(old) is list else alike(old)
     list.__setitem__(new, slice(None), parts)
     return new
 
 
 def _new_object(old: Any, parts: list[Any]) -> Any:
     """A copy of an object with other attributes, without calling `__init__`."""
-    new = object.__new__(type(old))
+    new = blank(old)
     new.__dict__.update(zip(old.__dict__, parts, strict=True))
     return new
 
 
 def _new_dataclass(old: Any, parts: list[Any]) -> Any:
-    new = copy.copy(old)
+    new = alike(old)
     for field, part in zip(_fields(old), parts, strict=True):
         object.__setattr__(new, field, part)
     return new

@@ -1,14 +1,15 @@
 """The uncompiled path: what cannot be compiled still works, each side effect once.
 
-The user's own function runs, on copies of the arguments in which the arrays to
-differentiate are JAX's eager tracers; what it wrote to them goes to the originals
-afterwards, and tracers that it stored in things it reaches become their values.
+The user's own function runs, once, on copies of the arguments in which the arrays to
+differentiate are JAX's eager tracers; what it wrote to them goes to the originals afterwards, also
+if it raised, and tracers that it stored anywhere become their values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
-from contextlib import contextmanager
+import dis
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -16,101 +17,29 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluxax import _tree
+from fluxax._compile._copies import Copies, Spot
 from fluxax._compile._effects import ArrayWrite
 from fluxax._compile._explain import switches, take_pending
 from fluxax._compile._jaxpr import reaches
-from fluxax._compile._objective import check_loss, loss_array, objective
-from fluxax._compile._reach import replace_reached
+from fluxax._compile._left_behind import settle_copies, settle_leftovers, settle_modules
+from fluxax._compile._objective import check_loss, first_of, loss_array, objective
+from fluxax._compile._program import find
+from fluxax._compile._reach import Swap, replace_reached
 from fluxax._compile._reads import is_user_class, place_of
+from fluxax._compile._site import Purpose
 from fluxax._compile._stand_in import Statistics, jax_arrays, stand_ins
-from fluxax._errors import no_numbers
+from fluxax._compile._whole import Use, use_of
 from fluxax._implicit._params import Live
-from fluxax._jax import Tracer, concrete, is_tracer, showing, tracing
-from fluxax._module import Module
+from fluxax._jax import (
+    concrete,
+    current_trace,
+    detached,
+    is_tracer,
+    showing,
+    traces_around,
+    tracing,
+)
 from fluxax._parameters import trainable_arrays
-
-
-class _Copies:
-    """Copies of the arguments with other arrays in them, and what was written to the copies."""
-
-    def __init__(self, stand_ins: dict[int, Any], reals: dict[tuple[int, _tree.Path], Any]):
-        self.stand_ins, self.reals = stand_ins, reals
-        self._made: dict[int, Any] = {}
-        self._pairs: list[tuple[Any, Any, list[Any]]] = []
-
-    def make(self, value: Any, argument: int, path: _tree.Path = ()) -> Any:
-        if (argument, path) in self.reals:
-            return self.reals[argument, path]
-        if _tree.is_array(value):
-            found = self.stand_ins.get(id(value))
-            if found is not None:
-                return found
-            plain = isinstance(value, np.ndarray) and not no_numbers(value)
-            return jnp.asarray(value) if plain else value
-        kind = _tree.kind_of(value)
-        if kind is None:
-            return value
-        if id(value) in self._made:
-            return self._made[id(value)]
-        pairs = kind.parts(value)
-        new = kind.rebuild(value, [self.make(part, argument, (*path, key)) for key, part in pairs])
-        self._made[id(value)] = new
-        self._pairs.append((value, new, _snapshot(new)))
-        return new
-
-    def of(self, originals: frozenset[int]) -> frozenset[int]:
-        """Ids of the copies of containers given by id."""
-        return frozenset(id(self._made[i]) for i in originals if i in self._made)
-
-    def write_back(self, good: bool) -> None:
-        """Put what changed in the copies into the originals; statistics only if it was `good`."""
-        originals = {id(new): old for old, new, _ in self._pairs}
-        for old, new, before in self._pairs:
-            now = _snapshot(new)
-            if len(now) == len(before) and all(
-                a[1] is b[1] for a, b in zip(now, before, strict=True)
-            ):
-                continue
-            if isinstance(old, list):
-                list.__setitem__(old, slice(None), [_settled(v, originals) for _, v in now])
-            elif isinstance(old, (dict, Module)) or hasattr(old, "__dict__"):
-                _update(old, before, now, originals, good)
-
-
-def _update(
-    old: Any, before: list[Any], now: list[Any], originals: dict[int, Any], good: bool
-) -> None:
-    target = old if isinstance(old, dict) else old.__dict__
-    was = dict(before)
-    for key, value in now:
-        held = not good and _tree.is_array(value) and _tree.is_inexact(value) and key in target
-        if was.get(key, _NOTHING) is not value and not held:
-            target[key] = _settled(value, originals)
-    for key in set(was) - {k for k, _ in now}:
-        del target[key]
-
-
-_NOTHING: Any = object()
-
-
-def _snapshot(container: Any) -> list[tuple[Any, Any]]:
-    return [(_tree.key_name(k), v) for k, v in _tree.parts(container)]
-
-
-def _settled(value: Any, originals: dict[int, Any]) -> Any:
-    """A value with no tracer and no copy of ours in it."""
-    if id(value) in originals:
-        return originals[id(value)]
-    if is_tracer(value):
-        return concrete(value)
-    kind = _tree.kind_of(value)
-    if kind is None or not any(is_tracer(v) for _, v in _tree.walk(value)):
-        return value
-    return kind.rebuild(value, [_settled(v, originals) for _, v in kind.parts(value)])
-
-
-def _tracers(value: Any) -> list[Any]:
-    return [value] if is_tracer(value) else [v for _, v in _tree.walk(value) if is_tracer(v)]
 
 
 class Guard(NamedTuple):
@@ -120,54 +49,81 @@ class Guard(NamedTuple):
 
 
 class Variables:
-    """What an uncompiled gradient is taken by: trainable arrays, once each, and real numbers."""
+    """What an uncompiled gradient is taken by: trainable arrays, once each, and real numbers.
 
-    def __init__(self, args: tuple[Any, ...], differentiated: tuple[bool, ...]):
+    Args:
+        args: the arguments.
+        differentiated: whether each is differentiated.
+        whole: which of the arguments are integers that the function needs as such.
+    """
+
+    def __init__(
+        self, args: tuple[Any, ...], differentiated: tuple[bool, ...], whole: frozenset[int]
+    ):
+        self.args = args
         self.arrays: dict[int, Any] = {}
-        self.numbers: dict[tuple[int, _tree.Path], Any] = {}
+        self.numbers: dict[Spot, tuple[Any, Any]] = {}  # a number's place: its path, and itself
         for i, (arg, wanted) in enumerate(zip(args, differentiated, strict=True)):
-            if not wanted:
-                continue
-            self.arrays.update((id(a), a) for _, a in trainable_arrays(arg))
-            self.numbers.update(((i, path), x) for path, x in _reals(arg))
+            if wanted:
+                self.arrays.update((id(a), a) for _, a in trainable_arrays(arg))
+                self.numbers.update(_reals(i, arg, i in whole))
 
-    def leaves(self, ints: bool) -> list[Any]:
-        numbers = [x for key, x in self.numbers.items() if ints or not isinstance(x, int)]
-        return [jnp.asarray(a) for a in self.arrays.values()] + [
-            jnp.asarray(float(x)) for x in numbers
-        ]
+    def leaves(self) -> list[Any]:
+        numbers = [jnp.asarray(float(x)) for _, x in self.numbers.values()]
+        return [*map(jnp.asarray, self.arrays.values()), *numbers]
 
-    def copies(self, leaves: list[Any], ints: bool) -> _Copies:
+    def copies(self, leaves: list[Any]) -> Copies:
         n = len(self.arrays)
-        keys = [key for key, x in self.numbers.items() if ints or not isinstance(x, int)]
-        return _Copies(
+        return Copies(
+            _passed(self.args),
             dict(zip(self.arrays, leaves[:n], strict=True)),
-            dict(zip(keys, leaves[n:], strict=True)),
+            dict(zip(self.numbers, leaves[n:], strict=True)),
         )
 
-    def nested(self, args: tuple[Any, ...], grads: list[Any], ints: bool) -> list[Any]:
+    def nested(self, grads: list[Any]) -> list[Any]:
         """The gradients in the shape of the arguments; a tied array's at its first place."""
         n = len(self.arrays)
         by_array = dict(zip(self.arrays, grads[:n], strict=True))
-        keys = [key for key, x in self.numbers.items() if ints or not isinstance(x, int)]
-        by_place = dict(zip(keys, grads[n:], strict=True))
+        paths = [path for path, _ in self.numbers.values()]
+        by_path = dict(zip(paths, grads[n:], strict=True))
         return [
-            _tree.mirror(arg, lambda p, v, i=i: _pop(by_array, by_place, i, p, v))
-            for i, arg in enumerate(args)
+            _tree.mirror(arg, lambda p, v, i=i: _pop(by_array, by_path, i, p, v))
+            for i, arg in enumerate(self.args)
         ]
 
 
-def _pop(by_array: dict[int, Any], by_place: dict[Any, Any], i: int, path: Any, value: Any) -> Any:
-    return by_place.get((i, path)) if not _tree.is_array(value) else by_array.pop(id(value), None)
+def _pop(by_array: dict[int, Any], by_path: dict[Any, Any], i: int, path: Any, value: Any) -> Any:
+    return by_path.get((i, path)) if not _tree.is_array(value) else by_array.pop(id(value), None)
 
 
-def _reals(arg: Any, path: _tree.Path = ()) -> Iterator[tuple[_tree.Path, Any]]:
-    """Floats in plain containers, and a top-level int."""
-    if isinstance(arg, (float, np.floating)) or (path == () and type(arg) is int):
-        yield path, arg
-    elif isinstance(arg, (list, tuple, dict)):
-        for key, part in _tree.parts(arg):
-            yield from _reals(part, (*path, key))
+def _reals(i: int, arg: Any, whole: bool) -> Iterator[tuple[Spot, tuple[Any, Any]]]:
+    """Floats in plain containers, and a top-level int, by place."""
+    if isinstance(arg, (float, np.floating)) or (type(arg) is int and not whole):
+        yield (None, i), ((i, ()), arg)
+    seen = set()
+    stack = [(arg, ())]
+    while stack:
+        owner, path = stack.pop()
+        if not isinstance(owner, (list, tuple, dict)) or id(owner) in seen:
+            continue
+        seen.add(id(owner))
+        below = []
+        for key, part in _tree.parts(owner):
+            if isinstance(part, (float, np.floating)):
+                yield (id(owner), _spot(owner, key)), ((i, (*path, key)), part)
+            else:
+                below.append((part, (*path, key)))
+        stack += reversed(below)
+
+
+def _spot(owner: Any, key: Any) -> Any:
+    name = _tree.key_name(key)
+    return owner._fields.index(name) if isinstance(key, jax.tree_util.GetAttrKey) else name
+
+
+def _passed(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments as nested data: of parameters that the function reads itself, their arrays."""
+    return (list(args[0]), *args[1:]) if _reads_parameters(args) else args
 
 
 def value_and_gradients(
@@ -178,76 +134,179 @@ def value_and_gradients(
     Statistics that layers write are kept if the value is finite; with a guard, the gradients too.
     """
     note = take_pending()
-    variables = Variables(args, differentiated)
     known, switches.ints = switches.ints, None
-    if known is not None:  # a trace has shown which ints are needed as integers
-        for place in [(i, ()) for i, real in known.items() if not real]:
-            variables.numbers.pop(place, None)
-    has_ints = known is None and any(isinstance(x, int) for x in variables.numbers.values())
-    try:
-        found = _differentiate(f, args, variables, ints=True, guard=guard)
-    except TypeError:
-        if not has_ints:
-            raise
-        found = _differentiate(f, args, variables, ints=False, guard=guard)  # needed as an integer
+    whole = _whole_numbers(f, args, differentiated, known)
+    variables = Variables(args, differentiated, whole)
+    found = _differentiate(f, args, variables, guard)
     note()
     return found
 
 
 def _differentiate(
-    f: Any, args: tuple[Any, ...], variables: Variables, *, ints: bool, guard: Guard | None
+    f: Any, args: tuple[Any, ...], variables: Variables, guard: Guard | None
 ) -> tuple[Any, list[Any]]:
-    leaves = variables.leaves(ints)
-    reads = _reads_parameters(args)
-    reached = (f, [p.owner() for p in args[0].order] if reads else _user_objects(args))
-    before = Statistics(reached)
-    kept: dict[str, Any] = {}
+    run = _Run(f, args, variables.arrays)
+    traced: list[Any] = []
 
     def of_leaves(leaves: list[Any]) -> Any:
-        copies = kept["copies"] = variables.copies(leaves, ints)
-        made = [copies.make(a, i) for i, a in enumerate(args)]
-        with objective(True, copies.of(guard.frozen if guard else frozenset())):
-            out = kept["out"] = _call(f, args, made)
+        run.copies = variables.copies(leaves)
+        with objective(True, run.copies.of(guard.frozen if guard else frozenset())):
+            out = run.call()
         loss = loss_array(out)
         check_loss(loss, _where(f))
-        kept["traced"] = _tracers(out)
-        return loss, kept["traced"]
+        traced.extend(run.tracers())
+        return loss, traced
 
-    try:
-        with values_shown(), as_jax(reached, variables.arrays):
-            loss, pull, values = jax.vjp(of_leaves, leaves, has_aux=True)
-    finally:
-        settle_reached(reached)
+    with run:
+        with values_shown(), run.arrays as run.function:
+            loss, pull, values = jax.vjp(of_leaves, variables.leaves(), has_aux=True)
+        grads = _pulled(loss, pull)
+        run.good = all_finite([loss] if guard is None else [loss, *grads])
+        nested = variables.nested(grads)  # like the arguments as they came
+        run.settled(traced, values)
+        traced.clear()
+    return run.out, nested
+
+
+def _pulled(loss: Any, pull: Any) -> list[Any]:
+    """The gradients; `None` where no path leads to the loss."""
     one = jnp.ones((), loss.dtype)
     closed = jax.make_jaxpr(lambda ct: pull(ct)[0])(one)
     paths = reaches(closed.jaxpr)
     grads = [g if there else None for g, there in zip(pull(one)[0], paths, strict=True)]
-    grads = [jnp.conj(g) if g is not None and jnp.iscomplexobj(g) else g for g in grads]
-    good = all_finite([loss] if guard is None else [loss, *grads])
-    kept["copies"].write_back(good)
-    if not good:
-        before.put_back()
-    known = {id(t): v for t, v in zip(kept["traced"], values, strict=True)}
-    return _settled(kept["out"], known), variables.nested(args, grads, ints)
+    return [jnp.conj(g) if g is not None and jnp.iscomplexobj(g) else g for g in grads]
+
+
+class _Run:
+    """One run of the user's function, and what has to be put right after it, whatever happened.
+
+    Args:
+        f: the function.
+        args: what the user passed.
+        kept: ids of arrays that are not replaced where the function reads them itself.
+    """
+
+    def __init__(self, f: Any, args: tuple[Any, ...], kept: dict[int, Any]):
+        self.f, self.args = f, args
+        owners = [p.owner() for p in args[0].order] if _reads_parameters(args) else []
+        # inside another JAX transformation all that is done to a JAX array is traced
+        self.arrays = jax_arrays(f, owners or _user_objects(args), kept, none=tracing())
+        self.function: Any = f
+        self.statistics = Statistics(self.arrays.reached)
+        self.copies = Copies((), {}, {})
+        self.out: Any = None
+        self.good = False
+        self._around = traces_around()
+        self._trace: Any = None
+        self._known: dict[int, Any] = {}
+
+    def call(self) -> Any:
+        """The function's result."""
+        trace, made = current_trace(), self.copies.made
+        if trace is not self._around[0]:
+            self._trace = weakref.ref(trace)
+        del trace
+        if not _reads_parameters(self.args):
+            self.out = self.function(*made)
+        else:
+            with stand_ins(self.args[0], made[0], self.function):
+                self.out = self.function(*made[1:])
+        return self.out
+
+    def tracers(self) -> list[Any]:
+        """The tracers in the result, and in what was made for it."""
+        if is_tracer(self.out):
+            return [self.out]
+        return [v for v in replace_reached([self.out], lambda v: v) if is_tracer(v)]
+
+    def settled(self, tracers: list[Any], values: list[Any]) -> None:
+        """Let the result's tracers become their values; but what the caller passed stays that."""
+        loss = first_of(self.out)
+        self._known = {
+            id(t): v
+            for t, v in zip(tracers, values, strict=True)
+            if t is loss or id(t) not in self.copies.back
+        }
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        del kind, trace
+        better = None if error is None else self._explained(error)
+        back = {**self.arrays.back, **self.copies.back, **self._known}
+        swap = Swap(back, lambda v: detached(v, self._around))
+        self.copies.write_back(swap, self._held(error))
+        if not self.good:
+            self.statistics.put_back()
+        replace_reached([self.f, self.args, self.copies.made, self.out, error, better], swap)
+        settle_modules(swap)
+        # what is left elsewhere is found once nothing of ours holds it
+        copies, out = self.copies.taken(), swap(self.out)
+        self.out = self.arrays = self.copies = self._known = None
+        settle_copies(copies, Swap(back))
+        self.out = out
+        del swap, back
+        settle_leftovers(self._trace, lambda v: detached(v, self._around))
+        if better is not None:
+            raise better from error
+
+    def _held(self, error: BaseException | None) -> Callable[[Any], bool]:
+        """Which arrays of layers stay: after an error all; statistics if the loss is bad."""
+        if error is not None:
+            return lambda array: True
+        return _tree.is_inexact if not self.good else lambda array: False
+
+    def _explained(self, error: BaseException) -> Exception | None:
+        """What to raise for an error of JAX's or NumPy's that says that one of ours was written."""
+        frame, step = _innermost(error)
+        ours = {**self.arrays.back, **self.copies.back}
+        if type(error) is TypeError and frame.f_code.co_name == "_unimplemented_setitem":
+            found = [frame.f_locals.get("self")]
+        elif type(error) is ValueError and "read-only" in str(error) and step != "RAISE_VARARGS":
+            views = {id(v) for v in self.arrays.views}
+            found = [v for v in frame.f_locals.values() if id(v) in views]
+        else:
+            return None
+        if not any(isinstance(ours.get(id(v)), np.ndarray) for v in found):
+            return None
+        return ArrayWrite(
+            "The objective expects to leave NumPy arrays as they are, got a write to one"
+            f"{place_of(error)}. Inside an objective they are JAX arrays: use x.at[i].set(v)."
+        )
+
+
+def _innermost(error: BaseException) -> tuple[Any, str]:
+    """The frame that an error comes from, and the instruction that raised it."""
+    trace = error.__traceback__
+    assert trace is not None
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    ops = {op.offset: op.opname for op in dis.get_instructions(trace.tb_frame.f_code)}
+    return trace.tb_frame, ops.get(trace.tb_lasti, "")
 
 
 def _user_objects(args: tuple[Any, ...]) -> list[Any]:
     """Classes of what is passed, whose methods may reach more, and objects that are not copied."""
-    nodes = [v for _, v in _tree.walk_nodes(args) if not _tree.is_array(v)]
-    objects = [v for v in nodes if _tree.kind_of(v) is None and is_user_class(type(v))]
-    return [*{type(v) for v in nodes if _tree.kind_of(v) is not None}, *objects]
+    found: dict[int, Any] = {}
+    stack, seen = list(args), set()
+    while stack:
+        value = stack.pop()
+        if _tree.is_array(value) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        kind = _tree.kind_of(value)
+        if kind is not None:
+            found[id(type(value))] = type(value)
+            stack += [part for _, part in kind.parts(value)]
+        elif is_user_class(type(value)):
+            found[id(value)] = value
+    return list(found.values())
 
 
 def _reads_parameters(args: tuple[Any, ...]) -> bool:
     """Whether the first argument are parameters that the function reads from outside itself."""
     return bool(args) and isinstance(args[0], Live)
-
-
-def _call(f: Any, args: tuple[Any, ...], made: list[Any]) -> Any:
-    if not _reads_parameters(args):
-        return f(*made)
-    with stand_ins(args[0], made[0], f):
-        return f(*made[1:])
 
 
 def all_finite(values: list[Any]) -> bool:
@@ -280,55 +339,43 @@ def _where(f: Any) -> str:
 def call(f: Any, args: tuple[Any, ...], *, training: bool) -> Any:
     """`f(*args)` uncompiled, without a gradient."""
     note = take_pending()
-    given = [jnp.asarray(a) if type(a) is np.ndarray and not no_numbers(a) else a for a in args]
-    with objective(training), as_jax([f, _user_objects(args)], ()):
-        value = f(*given)
+    run = _Run(f, args, {})
+    with run:
+        run.copies = Copies(args, {}, {})
+        with objective(training), run.arrays as run.function:
+            run.call()
+        run.good = True
     note()
-    return value
+    return run.out
 
 
-# --- tracers that were stored -------------------------------------------------------------
+# --- integers -----------------------------------------------------------------------------
 
 
-def settle_reached(f: Any) -> list[np.ndarray]:
-    """Replace tracers in what a function reaches by their values, in place.
-
-    Returns:
-        The NumPy arrays that it reaches.
-    """
-    found = replace_reached(f, lambda v: _settled(v, {}) if _carries(v) else v)
-    return [v for v in found if type(v) is np.ndarray]
-
-
-def _carries(value: Any) -> bool:
-    return isinstance(value, Tracer) or (
-        isinstance(value, (tuple, dict)) and any(is_tracer(v) for _, v in _tree.walk(value))
+def _whole_numbers(
+    f: Any, args: tuple[Any, ...], differentiated: tuple[bool, ...], known: dict[int, bool] | None
+) -> frozenset[int]:
+    """Which arguments are ints that the function needs as integers; it is not run for that."""
+    ints = [i for i, arg in enumerate(args) if differentiated[i] and type(arg) is int]
+    uses = {i: use_of(f, i) for i in ints}
+    if any(use is Use.OTHER for use in uses.values()) and not known and not tracing():
+        known = _tried(f, args)
+    return frozenset(
+        i
+        for i, use in uses.items()
+        if use is Use.WHOLE or (use is Use.OTHER and not (known or {}).get(i, known is not None))
     )
 
 
-@contextmanager
-def as_jax(f: Any, kept: Container[int]) -> Iterator[None]:
-    """A context in which a function sees NumPy arrays as JAX arrays; those that stay are read-only.
-
-    Args:
-        f: the function, and all it gets from which it reaches arrays.
-        kept: ids of arrays that stay NumPy arrays.
-    """
-    arrays = settle_reached(f)
-    locked = [a for a in arrays if a.flags.writeable]
-    for array in locked:
-        array.flags.writeable = False
+def _tried(f: Any, args: tuple[Any, ...]) -> dict[int, bool]:
+    """Which ints a trace, on copies of everything, found to be real numbers."""
+    before = switches.eager, switches.strict
+    switches.eager = switches.strict = False
     try:
-        # inside another JAX transformation all that is done to a JAX array is traced
-        with jax_arrays(f, [] if tracing() else arrays, kept):
-            yield
-    except (ValueError, TypeError) as error:
-        if "read-only" in str(error) or "JAX arrays are immutable" in str(error):
-            raise ArrayWrite(
-                "The objective expects to leave NumPy arrays as they are, got a write to one"
-                f"{place_of(error)}. Inside an objective they are JAX arrays: use x.at[i].set(v)."
-            ) from error
-        raise
+        found = find(f, args, Purpose("gradient", (True,) * len(args)))
+        return (found.site.ints if found is not None else switches.ints) or {}
+    except Exception:  # it will come again where it counts
+        return {}
     finally:
-        for array in locked:
-            array.flags.writeable = True
+        switches.eager, switches.strict = before
+        switches.pending = switches.ints = None
