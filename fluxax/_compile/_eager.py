@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluxax import _tree
+from fluxax._compile._dispatch import no_leaks
 from fluxax._compile._effects import ArrayWrite
 from fluxax._compile._explain import switches, take_pending
 from fluxax._compile._jaxpr import reaches
@@ -214,7 +215,7 @@ def _differentiate(
         return loss, kept["traced"]
 
     try:
-        with values_shown(), as_jax(reached, variables.arrays):
+        with no_leaks(), values_shown(), as_jax(reached, variables.arrays):
             loss, pull, values = jax.vjp(of_leaves, leaves, has_aux=True)
     finally:
         settle_reached(reached)
