@@ -6,9 +6,9 @@ import functools
 from typing import Any
 
 from fluxax._compile import _eager
+from fluxax._compile._dispatch import ShapeMiss, looked_at, watching
 from fluxax._compile._program import find, find_slowly
 from fluxax._compile._site import Purpose
-from fluxax._compile._traced import ShapeMiss
 from fluxax._errors import short
 
 
@@ -53,11 +53,12 @@ def _call(f: Any, args: tuple[Any, ...]) -> Any:
     while found is not None:
         program = found.program
         try:
-            outs = program.call(*found.got[0])
+            call = looked_at(program.call) if watching() else program.call
+            outs = call(*found.got[0])
         except ShapeMiss:
             found = find_slowly(found.site, f, args, purpose)
             if found is not None and found.program is program:
-                program.call = program.compile_run()
+                break
             continue
         for owner, write, state in zip(
             found.got[1], program.writes, outs[program.n_outputs :], strict=True

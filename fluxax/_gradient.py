@@ -10,17 +10,18 @@ import jax.numpy as jnp
 
 from fluxax import _tree
 from fluxax._compile import _eager
+from fluxax._compile._dispatch import ShapeMiss, jitted, looked_at, watching
 from fluxax._compile._nest import nested
 from fluxax._compile._program import Found, find, find_slowly
 from fluxax._compile._site import Purpose
-from fluxax._compile._traced import Once, Program, ShapeMiss
+from fluxax._compile._traced import Program
 from fluxax._errors import warn
 from fluxax._implicit._grads import Grads
 from fluxax._implicit._params import Live, Params
 from fluxax._implicit._styles import check_gradient
 from fluxax._jax import alias
 from fluxax._module import Module
-from fluxax.kernels import not_taken, options_for
+from fluxax.kernels import options_for
 
 
 class ValueAndGradient(NamedTuple):
@@ -78,11 +79,12 @@ def withgradient(f: Any, *args: Any) -> ValueAndGradient:
         args = _apart(args)
     purpose = _purposes[len(args)] if len(args) < len(_purposes) else _purpose(len(args))
     found = find(f, args, purpose)
-    if found is None:
+    ran = None if found is None else run(found, f, args, purpose)
+    if ran is None:
         check_gradient(f, args)
         value, grads = _eager.value_and_gradients(f, args, purpose.differentiated)
         return ValueAndGradient(value, tuple(grads))
-    outs, found = run(found, f, args, purpose)
+    outs, found = ran
     program = found.program
     n, used = program.n_outputs, program.used
     flat = outs[n : n + len(used)]
@@ -128,20 +130,26 @@ def _purpose(n: int) -> Purpose:
 _purposes = [_purpose(n) for n in range(8)]
 
 
-def run(found: Found, f: Any, args: tuple[Any, ...], purpose: Purpose) -> tuple[Any, Found]:
+def run(
+    found: Found, f: Any, args: tuple[Any, ...], purpose: Purpose
+) -> tuple[list[Any], Found] | None:
     """Run a gradient program and put the states that layers wrote into place.
 
     Returns:
-        Its outputs, and what was run: another program if shapes had changed.
+        What came out, and of which program; `None` if the call must run uncompiled after all: only
+        JAX sees that an array inside a model has another shape, and what then holds.
     """
+    program = found.program
     try:
-        program = found.program
-        outs = program.call(*found.got[0]) if program.call else _first_call(found)
+        call = program.call
+        if call is None:
+            outs = _first_call(found)
+        else:
+            outs = (looked_at(call) if watching() else call)(*found.got[0])
     except ShapeMiss:
         again = find_slowly(found.site, f, args, purpose)
-        assert again is not None
-        if again.program is found.program:
-            again.program.call = None
+        if again is None or again.program is program:
+            return None
         return run(again, f, args, purpose)
     if program.writes:
         first = program.n_outputs + len(program.used)
@@ -153,19 +161,11 @@ def run(found: Found, f: Any, args: tuple[Any, ...], purpose: Purpose) -> tuple[
 def _first_call(found: Found) -> Any:
     """Compile, and run once."""
     program, start = found.program, time.perf_counter()
-    try:
-        outs = _compile(program, options_for(program.closed))(*found.got[0])
-    except jax.errors.JaxRuntimeError as error:
-        if not not_taken(error):
-            raise
-        outs = _compile(program, None)(*found.got[0])
+    call = jitted(_graded(program), "gradient", options=options_for(program.closed))
+    outs = call(*found.got[0])
+    program.call = call
     found.site.record.seconds += time.perf_counter() - start
     return outs
-
-
-def _compile(program: Program, options: Any) -> Any:
-    program.call = jax.jit(Once(_graded(program), "gradient"), compiler_options=options)
-    return program.call
 
 
 def _graded(program: Program) -> Any:

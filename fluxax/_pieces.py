@@ -19,11 +19,12 @@ import numpy as np
 from jax import lax
 
 from fluxax import _tree
-from fluxax._compile._traced import Once, Program, ShapeMiss
+from fluxax._compile._dispatch import ShapeMiss, jitted, watching, weakly
+from fluxax._compile._traced import Program
 from fluxax._jax import beside, jaxprs_in_params
-from fluxax._step import Fused, Ready, attempt, merged
+from fluxax._step import Fused, Ready, attempt
 from fluxax.kernels import options_for
-from fluxax.optimisers._update import ready, whole
+from fluxax.optimisers._update import whole
 
 #: Steps of more arithmetic than this gain nothing from a loop; of less, a piece has `_MOST` steps.
 _HEAVY, _LIGHT = 1e8, 1e6
@@ -63,11 +64,8 @@ class Loop:
         self.fused, self.batch, self.wanted, self.most = fused, batch, wanted, most
         self.written = [w.input for w in program.writes if w.input is not None]
         self.rest = [i for i in self.others if i not in batch and i not in self.written]
-        self.call = jax.jit(
-            Once(self._run, "train"),
-            donate_argnums=(5, 6),
-            compiler_options=options_for(fused.program.closed, looped=True),
-        )
+        options = options_for(fused.program.closed, looped=True)
+        self.call = jitted(weakly(self._run), "train", donated=(5, 6), options=options)
         self.fresh = True
 
     def _run(
@@ -167,8 +165,8 @@ class Pieces:
         """Train in pieces as far as that goes: (number of steps, what they gave) for each."""
         start, alive = 0, None
         first = None if has_aux else 1
-        if self.whole < 2:
-            return
+        if self.whole < 2 or watching():
+            return  # JAX is to look at the results of every step
         example = self._example()
         while start < self.whole:
             try:
@@ -221,12 +219,7 @@ class Pieces:
         places[:n] = self.source.block(start, start + n)
         parameters, others, *states = made.arguments
         arguments = (parameters, others, self.data, places, np.int32(n), *states)
-        program = loop.fused.program
-        if loop.fresh and not program.fits(merged(program, parameters, others)):
-            raise ShapeMiss
         began = time.perf_counter() if loop.fresh else None
-        if loop.fresh:
-            arguments = ready(loop, arguments, (5, 6))
 
         def commit(new: Any) -> Piece:
             (values, done), good = made.commit(new)
@@ -237,6 +230,7 @@ class Pieces:
 
         piece = whole(loop.call, arguments, commit)
         if began is not None:
+            loop.fresh = False
             made.record.seconds += time.perf_counter() - began
         return piece
 

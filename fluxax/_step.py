@@ -16,21 +16,22 @@ from jax import lax
 from fluxax import _tree
 from fluxax._compile import _eager
 from fluxax._compile._capture import root_label
+from fluxax._compile._dispatch import Donating, ShapeMiss, no_leaks, watching
 from fluxax._compile._objective import first_of
 from fluxax._compile._program import Found, find, find_slowly
 from fluxax._compile._site import Purpose
-from fluxax._compile._traced import Once, Program, ShapeMiss
+from fluxax._compile._traced import Program
 from fluxax._gradient import warn_untouched
 from fluxax._implicit._styles import check_held, check_loss
 from fluxax._jax import ArrayImpl, beside
 from fluxax._module import Module
 from fluxax._parameters import put
-from fluxax.kernels import chosen, not_taken, options_for
+from fluxax.kernels import chosen, options_for
 from fluxax.optimisers import _apply
 from fluxax.optimisers._gather import Gather, make_gather
 from fluxax.optimisers._match import match_model
 from fluxax.optimisers._state import SMALL, Leaf, Store, merge_stores
-from fluxax.optimisers._update import Group, ready, update, whole
+from fluxax.optimisers._update import Group, update, whole
 
 
 class Fused:
@@ -65,23 +66,20 @@ class Fused:
         self.plain = self.which == list(range(len(self.moving)))
         self.written = [w.name for w in program.writes]
         self.loops: dict[Any, Any] = {}  # programs of many such steps, by what they gather
-        self.rearm()
-
-    def rearm(self) -> None:
-        """Compile again at the next call."""
-        self.build(options_for(self.program.closed))
+        options = options_for(program.closed)
+        self.step = Donating(self.run, "trainstep", (2, 3), options, self.run_watched)
         self.fresh = True
-
-    def build(self, options: Any) -> Any:
-        """The program, compiled with these options at its first call."""
-        step = Once(self.run, "trainstep")
-        self.call = jax.jit(step, donate_argnums=(2, 3), compiler_options=options)
-        return self.call
 
     def run(
         self, parameters: Any, others: Any, arrays: Any, counts: Any, vector: Any, alive: Any
     ) -> Any:
         """The step; to be traced."""
+        return self.run_watched(parameters, others, arrays, counts, vector, alive)[0]
+
+    def run_watched(
+        self, parameters: Any, others: Any, arrays: Any, counts: Any, vector: Any, alive: Any
+    ) -> Any:
+        """The step, and its gradients, where bad numbers can be that the guard keeps back."""
         program = self.program
         inputs = merged(program, parameters, others)
         outs, grads = program.value_and_grads(inputs, self.moving)
@@ -90,12 +88,13 @@ class Fused:
         held = _apply.Inputs(vector, arrays, counts, good)
         new = _apply.apply_rules(self.templates, self.numbers, held, xs, grads)
         states = _held(program, inputs, outs, good, alive)
-        return *new, outs[: program.n_outputs], states, good
+        return (*new, outs[: program.n_outputs], states, good), grads
 
     def settle(self, *arguments: Any) -> None:
         """Trace once without compiling, to learn which hyperparameters the program takes."""
         arguments = (*arguments[:4], self.numbers.placeholder(), arguments[4])
-        jax.eval_shape(self.run, *arguments)
+        with no_leaks():
+            jax.eval_shape(self.run, *arguments)
 
 
 def merged(program: Program, parameters: Any, others: Any) -> list[Any]:
@@ -190,20 +189,14 @@ def step(
     frozen = lambda: _frozen_modules(opt_state, model)
     check = lambda: match_model(who, opt_state, model)
     found = find(loss, args, purpose, frozen)
-    if found is None:
-        check_loss(who, loss, args)
-        return _uncompiled(loss, model, args, opt_state, purpose.differentiated, alive)
-    while True:
+    while found is not None:
         try:
             return _run(plan, found, model, alive, check)
-        except ShapeMiss:
+        except ShapeMiss:  # only JAX sees that an array inside the model has another shape
             again = find_slowly(found.site, loss, args, purpose, frozen)
-            if again is None:
-                return _uncompiled(loss, model, args, opt_state, purpose.differentiated, alive)
-            if again.program is found.program:
-                found.program.extra.clear()
-                plan.fused.clear()
-            found = again
+            found = None if again is not None and again.program is found.program else again
+    check_loss(who, loss, args)
+    return _uncompiled(loss, model, args, opt_state, purpose.differentiated, alive)
 
 
 def _new_purpose(plan: Plan, n: int) -> Purpose:
@@ -249,10 +242,7 @@ def attempt(
 
 def _ready(plan: Plan, found: Found, model: Any, alive: Any, check: Check) -> Ready:
     program, (parameters, others, *_) = found.program, found.got
-    fused = plan.fused.get(program)
-    if (fused is None or fused.fresh) and not program.fits(merged(program, parameters, others)):
-        raise ShapeMiss  # a program would be made of a jaxpr that was traced with other types
-    fused = fused or _fused(plan, found, model, check)
+    fused = plan.fused.get(program) or _fused(plan, found, model, check)
     store = plan.store
     if store.shared:
         store.owned()
@@ -284,17 +274,15 @@ def _commit(plan: Plan, fused: Fused, found: Found, model: Any, new: Any) -> tup
 
 def _run(plan: Plan, found: Found, model: Any, alive: Any, check: Check) -> Step:
     fused, arguments, commit, record, _ = _ready(plan, found, model, alive, check)
-    if not fused.fresh:
-        outs, good = whole(fused.call, arguments, commit)
-        return Step(found.value(outs), good)
-    start = time.perf_counter()
-    try:
-        outs, good = whole(fused.call, ready(fused, arguments, (2, 3)), commit)
-    except jax.errors.JaxRuntimeError as error:
-        if not not_taken(error):
-            raise
-        outs, good = whole(fused.build(None), ready(fused, arguments, (2, 3)), commit)
-    record.seconds += time.perf_counter() - start
+    if watching():
+        outs, good = whole(fused.step.watched, arguments, lambda new: commit(new[0]))
+    elif not fused.fresh:
+        outs, good = whole(fused.step.call, arguments, commit)
+    else:
+        start = time.perf_counter()
+        outs, good = whole(fused.step.call, arguments, commit)
+        fused.fresh = False
+        record.seconds += time.perf_counter() - start
     return Step(found.value(outs), good)
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import jax
 
-from fluxax import _tree
+from fluxax import _instances, _tree
 from fluxax._compile._forms import form_of
 from fluxax._compile._poison import Poison
-from fluxax._compile._spec import How, Part
+from fluxax._compile._spec import How, Part, Sidestep
 
 _BARE = frozenset((list, dict, tuple, set, frozenset, collections.deque, _tree.NamedList))
 
@@ -29,12 +29,13 @@ def blank(old: Any) -> Any:
 
 
 def blank_of(cls: Any, maxlen: int | None = None) -> Any:
-    """An instance of a class on which no constructor has run."""
-    form = form_of(cls)
-    base: Any = object if form is None else form.base
-    new = base.__new__(cls)
-    if base is collections.deque:
-        base.__init__(new, (), maxlen)
+    """An instance of a class on which no constructor has run, and no finaliser will."""
+    try:
+        new = _instances.blank(cls)
+    except _instances.NoInstance as error:
+        raise Sidestep(str(error)) from None
+    if isinstance(new, collections.deque):
+        collections.deque.__init__(new, (), maxlen)
     return new
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from fluxax import _tree
 from fluxax._compile._copies import Copies, Spot
+from fluxax._compile._dispatch import no_leaks
 from fluxax._compile._effects import ArrayWrite
 from fluxax._compile._explain import switches, take_pending
 from fluxax._compile._jaxpr import reaches
@@ -158,7 +159,7 @@ def _differentiate(
         return loss, traced
 
     with run:
-        with values_shown(), run.arrays as run.function:
+        with no_leaks(), values_shown(), run.arrays as run.function:
             loss, pull, values = jax.vjp(of_leaves, variables.leaves(), has_aux=True)
         grads = _pulled(loss, pull)
         run.good = all_finite([loss] if guard is None else [loss, *grads])

@@ -89,7 +89,7 @@ def _root(f: Any) -> Any:
         elif isinstance(f, WRAPPERS) or type(f) is _CACHED:
             f = f.__wrapped__
         else:  # an instance with a call of its own; one that makes attributes up has no end
-            call = getattr(type(f), "__call__", None)
+            call = type(f).__call__
             return call.__code__ if type(call) is types.FunctionType else type(f)
     return f.__code__
 

@@ -12,6 +12,7 @@ import numpy as np
 from fluxax._compile import _boxes as boxes
 from fluxax._compile import _explain
 from fluxax._compile._capture import Capture
+from fluxax._compile._dispatch import no_leaks
 from fluxax._compile._effects import ArrayWrite, random_state, restore, restore_random
 from fluxax._compile._guard import make_guard
 from fluxax._compile._jaxpr import calls_back, dependence, lonely_numbers
@@ -162,7 +163,8 @@ class Trace:
         if self.capture.fixed_data and self.capture.remembering:
             forget_traces()
         try:
-            closed = jax.make_jaxpr(self._flat)(*arrays, *numbers)
+            with no_leaks():
+                closed = jax.make_jaxpr(self._flat)(*arrays, *numbers)
         finally:
             touched = restore(before)
             randomness = restore_random(state)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fluxax._jax import eval_jaxpr
+from fluxax._compile._dispatch import ShapeMiss, jitted
+from fluxax._jax import eval_jaxpr, trace_settings
 from fluxax.kernels import options_for
 
 
@@ -26,6 +26,7 @@ class Program:
 
     def __init__(self, closed: Any, make: Any, writes: list[Write], n_outputs: int):
         self.closed, self.make, self.writes, self.n_outputs = closed, make, writes, n_outputs
+        self.settings = trace_settings()  # JAX's, which the trace depended on
         self.used: list[int] = []  # inputs with a gradient
         self.nests: list[Any] = []  # how the gradient of each argument is nested
         self.n_arrays = 0
@@ -39,11 +40,19 @@ class Program:
 
     def compile_run(self) -> Any:
         """The program without a gradient, to be called with its inputs."""
-        once = Once(lambda *inputs: self.run(inputs), "compiled")
-        return jax.jit(once, compiler_options=options_for(self.closed))
+        run = lambda *inputs: self.run(inputs)
+        return jitted(run, "compiled", options=options_for(self.closed))
 
     def run(self, inputs: Any) -> list[Any]:
-        """The outputs, then the written states; to be traced."""
+        """The outputs, then the written states; to be traced.
+
+        Raises:
+            ShapeMiss: if the inputs are of other shapes or types than those of the trace, which a
+                guard does not look at, or JAX's settings are others.
+        """
+        given = list(map(_form, map(jax.typeof, inputs)))
+        if given != list(map(_form, self.closed.in_avals)) or self.settings != trace_settings():
+            raise ShapeMiss
         outs = eval_jaxpr(self.closed.jaxpr, self.closed.consts, *inputs)
         return [jnp.asarray(x) if isinstance(x, (bool, int, float)) else x for x in outs]
 
@@ -69,13 +78,6 @@ class Program:
             for w, new in zip(self.writes, states, strict=True)
         ]
 
-    def fits(self, inputs: Any) -> bool:
-        """Whether inputs have the shapes and types of the trace: a guard does not look at all."""
-        arrays = zip(inputs, self.closed.in_avals[: self.n_arrays], strict=False)
-        return all(
-            x.shape == a.shape and a.dtype in (x.dtype, canonical(x.dtype)) for x, a in arrays
-        )
-
     def value(self, outs: Any, own: Any) -> Any:
         """What the function returned, from the program's outputs and the caller's objects."""
         return outs[0] if self.make is None else self.make(outs, own)
@@ -86,26 +88,5 @@ def floating(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, np.inexact)
 
 
-def canonical(dtype: Any) -> Any:
-    """The dtype that JAX makes of NumPy's: 32 bits unless x64 is on."""
-    return jax.dtypes.canonicalize_dtype(dtype, allow_extended_dtype=True)
-
-
-class ShapeMiss(Exception):
-    """The program was called with arrays of other shapes or types than it was traced for."""
-
-
-class Once:
-    """A function that JAX may trace only once: a second time means that shapes changed unseen."""
-
-    def __init__(self, function: Callable[..., Any], name: str):
-        self.function = function
-        self.__name__ = self.__qualname__ = name  # what profiles and logs call the program
-        self.done = False
-
-    def __call__(self, *inputs: Any) -> Any:
-        if self.done:
-            raise ShapeMiss
-        outs = self.function(*inputs)
-        self.done = True
-        return outs
+def _form(aval: Any) -> Any:
+    return aval.shape, aval.dtype, aval.weak_type

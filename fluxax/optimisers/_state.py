@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluxax import _tree
+from fluxax._compile._dispatch import duplicate
 from fluxax._errors import short
 from fluxax._jax import beside, is_key
 from fluxax.optimisers._hyper import value_at
@@ -99,14 +100,6 @@ class Store:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "shared": True}
-
-
-def duplicate(array: Any) -> Any:
-    """A copy of a state array, by way of the host, which compiles nothing."""
-    if is_key(array):
-        data = duplicate(jax.random.key_data(array))
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
-    return beside(np.array(array), array)
 
 
 class Scheduled:

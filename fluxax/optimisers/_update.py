@@ -12,10 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluxax import _tree
-from fluxax._compile._traced import Once, Program, ShapeMiss
+from fluxax._compile._dispatch import Donating, ShapeMiss, no_leaks, watching
+from fluxax._compile._traced import Program
 from fluxax._gradient import FlatGradient
 from fluxax._implicit._params import Params
 from fluxax._implicit._styles import check_held, check_update
+from fluxax._jax import trace_settings
 from fluxax._parameters import put
 from fluxax.kernels import options_for
 from fluxax.optimisers import _apply, _programs
@@ -23,7 +25,7 @@ from fluxax.optimisers._gather import Gather, make_gather
 from fluxax.optimisers._match import match_gradient, match_model
 from fluxax.optimisers._remember import remembered
 from fluxax.optimisers._rule import version
-from fluxax.optimisers._state import Leaf, Store, duplicate, merge_stores
+from fluxax.optimisers._state import Leaf, Store, merge_stores
 
 
 class Group:
@@ -39,7 +41,8 @@ class Group:
         signatures = tuple((_programs.signature(leaf), leaf.frozen) for leaf in leaves)
         self.key = (extra, signatures, _programs.meeting_key(leaves))
         self.watched = _programs.all_watched(self.rules)
-        self.vectors: dict[int, tuple[int, Any]] = {}  # by program: version and vector
+        # by program, of which others may have the same id later: itself, version and vector
+        self.vectors: dict[int, tuple[Any, int, Any]] = {}
 
     @property
     def stale(self) -> bool:
@@ -49,10 +52,10 @@ class Group:
     def vector(self, numbers: _programs.Numbers, chosen: list[int] | None = None) -> Any:
         """The hyperparameters for a program (of chosen leaves); made anew when a rule changed."""
         found = self.vectors.get(id(numbers))
-        if found is None or found[0] != version.now or not self.watched:
+        if found is None or found[0] is not numbers or found[1] != version.now or not self.watched:
             rules = self.rules if chosen is None else [self.rules[k] for k in chosen]
-            found = self.vectors[id(numbers)] = (version.now, numbers.vector(rules))
-        return found[1]
+            found = self.vectors[id(numbers)] = (numbers, version.now, numbers.vector(rules))
+        return found[2]
 
 
 def whole(call: Any, arguments: tuple[Any, ...], commit: Any) -> Any:
@@ -75,15 +78,6 @@ def whole(call: Any, arguments: tuple[Any, ...], commit: Any) -> Any:
         raise
 
 
-def ready(program: Any, arguments: tuple[Any, ...], states: tuple[int, ...]) -> tuple[Any, ...]:
-    """The arguments for a program's first call: the states as copies, so that nothing is lost.
-
-    The first call compiles, in Python code that an interrupt or an error can leave.
-    """
-    program.fresh = False
-    return tuple(jax.tree.map(duplicate, x) if i in states else x for i, x in enumerate(arguments))
-
-
 class Update:
     """The compiled update of leaves of certain signatures with gradients at certain places."""
 
@@ -94,23 +88,27 @@ class Update:
         self.rearm()
 
     def rearm(self) -> None:
-        """Compile again at the next call."""
-        self.call = jax.jit(
-            Once(self._run, "update"), donate_argnums=(2, 3), compiler_options=options_for()
-        )
-        self.fresh = True
+        """Be traced anew at the next call, for what that has."""
+        self.program = Donating(self._run, "update", (2, 3), options_for())
+        self.form: Any = None  # what it was traced for
 
     def _run(self, xs: Any, grads: Any, arrays: Any, counts: Any, vector: Any) -> Any:
+        form = trace_settings(), [(jnp.shape(x), jnp.result_type(x)) for x in (*xs, *grads)]
+        if self.form not in (None, form):  # the wrong gradient, perhaps; the slow way knows
+            raise ShapeMiss
         summed = [
             _cast(sum((grads[k] for k in at[1:]), grads[at[0]]), x)
             for x, at in zip(xs, self.places, strict=True)
         ]
         inputs = _apply.Inputs(vector, arrays, counts)
-        return _apply.apply_rules(self.templates, self.numbers, inputs, xs, summed)
+        new = _apply.apply_rules(self.templates, self.numbers, inputs, xs, summed)
+        self.form = form
+        return new
 
     def settle(self, *arguments: Any) -> None:
         """Trace once without compiling, to learn which hyperparameters the program takes."""
-        jax.eval_shape(self._run, *arguments, self.numbers.placeholder())
+        with no_leaks():
+            jax.eval_shape(self._run, *arguments, self.numbers.placeholder())
 
 
 def _cast(grad: Any, x: Any) -> Any:
@@ -218,9 +216,8 @@ def _run(plan: Plan, got: Any, model: Any) -> Any:
     if program.numbers.pack is None:
         program.settle(xs, grads, store.arrays, store.counts)
     arguments = (xs, grads, store.arrays, store.counts, plan.group.vector(program.numbers))
-    if program.fresh:
-        arguments = ready(program, arguments, (2, 3))
-    return whole(program.call, arguments, partial(_commit, plan, owners, arrays, model))
+    call = program.program.watched if watching() else program.program.call
+    return whole(call, arguments, partial(_commit, plan, owners, arrays, model))
 
 
 def _commit(plan: Plan, owners: list[Any], old: list[Any], model: Any, result: Any) -> Any:
@@ -258,7 +255,7 @@ def _slowly(opt_state: Any, model: Any, grad: Any) -> tuple[Any, Any]:
     values = [grads[path] for path, leaf, _ in found if path in grads and not leaf.frozen]
     try:
         model = _run(plan, (arrays, owners, values), model)
-    except ShapeMiss:
+    except ShapeMiss:  # all was checked, so it is for these arrays that it is to be traced now
         plan.program.rearm()
         model = _run(plan, (arrays, owners, values), model)
     _recent.insert(0, plan)
@@ -288,7 +285,8 @@ def _make_plan(
     places = [[at[p] for p, leaf, _ in found if leaf is mine and p in at] for mine in leaves]
     group = Group(leaves)
     dtypes = tuple(array.dtype for _, _, array in found)
-    key = (group.key, dtypes, tuple(map(tuple, places)), len(store.arrays), store.counts.shape)
+    sizes = len(store.arrays), store.counts.shape
+    key = (group.key, dtypes, tuple(map(tuple, places)), sizes, trace_settings())
     tokens = {path: leaf.token for path, leaf, _ in found}
     return Plan(
         tree=make_gather(opt_state, tokens, lambda x, k: f"{x}.token is {k}"),
