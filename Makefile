@@ -22,6 +22,7 @@ help:
 	@echo "make bench   how long a training step takes, beside other libraries"
 	@echo "make docs    the documentation as a site, in site/"
 	@echo "make clean   back to a fresh clone"
+	@echo "PYTHON=python3.12 JAX=0.11.2 after any of them: with these, in an environment of its own"
 
 train: $(STAMP)
 	$(BIN)/python examples/mnist.py $(ARGS)
