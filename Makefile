@@ -1,15 +1,16 @@
-# Everything here works on a machine that has only make and a Python of at least 3.11: the first
+# Everything here works on a machine that has only make and a Python of 3.11 to 3.13: the first
 # target that needs it makes .venv and installs into it, and again when pyproject.toml changes.
 
-VENV    := .venv
-BIN     := $(VENV)/bin
-STAMP   := $(VENV)/installed
 WORKERS ?= 2
 ARGS    ?=
 
-# The first of these that runs, is new enough and can make a virtual environment.
-PYTHONS := $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
-USABLE  := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))
+# PYTHON and JAX say what to run on: make test PYTHON=python3.12 JAX=0.11.2. What they name has an
+# environment of its own (.venv-3.12-jax-0.11.2), so that no run meets what another one installed.
+FIND  = sh .ci/pythons $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
+NAMED = $(or $(firstword $(shell $(FIND))),$(error PYTHON=$(PYTHON) cannot be used))
+VENV := .venv$(if $(PYTHON),-$(NAMED))$(if $(JAX),-jax-$(JAX))
+BIN   = $(VENV)/bin
+STAMP = $(VENV)/installed
 
 .PHONY: help train test quick bench docs clean
 .DELETE_ON_ERROR:
@@ -21,6 +22,7 @@ help:
 	@echo "make bench   how long a training step takes, beside other libraries"
 	@echo "make docs    the documentation as a site, in site/"
 	@echo "make clean   back to a fresh clone"
+	@echo "PYTHON=python3.12 JAX=0.11.2 after any of them: with these, in an environment of its own"
 
 train: $(STAMP)
 	$(BIN)/python examples/mnist.py $(ARGS)
@@ -28,7 +30,7 @@ train: $(STAMP)
 test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 quick: $(STAMP)
@@ -42,24 +44,17 @@ docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) out dist site .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* out dist site .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml
 	@set -e; \
 	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
-		for python in $(PYTHONS); do \
-			if "$$python" -c '$(USABLE)' >/dev/null 2>&1; then found=$$python; break; fi; \
-		done; \
-		if [ -z "$$found" ]; then \
-			echo "fluxax needs Python 3.11 or newer with the modules venv and ensurepip;" \
-				"none of these is one: $(PYTHONS). Install one (on Debian: python3 and" \
-				"python3-venv), or name it: make PYTHON=/path/to/python3 ..." >&2; \
-			exit 1; \
-		fi; \
-		echo "making $(VENV) with $$found"; \
-		"$$found" -m venv --clear $(VENV); \
+		found=$$($(FIND)); \
+		set -- $$found; \
+		echo "making $(VENV) with $$2"; \
+		"$$2" -m venv --clear $(VENV); \
 	fi
 	@echo "installing what pyproject.toml names; this takes a minute or two"
-	@$(BIN)/python -m pip install -qq --editable '.[dev]'
+	@$(BIN)/python -m pip install -qq --editable '.[dev]' $(if $(JAX),jax==$(JAX))
 	@touch $@

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import pytest
 from hypothesis import settings
 
@@ -13,6 +15,11 @@ collect_ignore_glob = ["golden/make_*.py"]
 # A slow machine is no failure, and the same commit gives the same verdict every time.
 settings.register_profile("fluxax", deadline=None, derandomize=True, database=None)
 settings.load_profile("fluxax")
+
+
+def pytest_report_header() -> str:
+    """What the tests ran on; pytest itself names the Python."""
+    return ", ".join(f"{name} {version(name)}" for name in ("JAX", "NumPy", "Optax", "Equinox"))
 
 
 @pytest.fixture(autouse=True)
