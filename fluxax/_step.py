@@ -69,7 +69,7 @@ class Fused:
 
     def rearm(self) -> None:
         """Compile again at the next call."""
-        self.build(options_for(self.program.closed))
+        self.build(options_for(self.program.closed, training=True))
         self.fresh = True
 
     def build(self, options: Any) -> Any:
