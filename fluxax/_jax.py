@@ -29,7 +29,8 @@ def _find(module: str, name: str) -> Any:
         return None
 
 
-Tracer: Any = jax.core.Tracer
+Tracer: Any = _find("jax.core", "Tracer")
+ShapedArray: Any = _find("jax.core", "ShapedArray")
 eval_jaxpr: Any = _find("jax.core", "eval_jaxpr")
 _trace_context: Any = _find("jax._src.config", "trace_context")
 _clear_all_caches: Any = _find("jax._src.util", "clear_all_caches")

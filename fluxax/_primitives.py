@@ -12,9 +12,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax
-
-from fluxax._jax import holds, jaxprs_in_params
+from fluxax._jax import ShapedArray, holds, jaxprs_in_params
 
 Jaxpr = Any
 
@@ -125,7 +123,7 @@ def _fits(program: Jaxpr, operands: Any, results: Any, alike: bool = False) -> b
 
 def is_array(atom: Any) -> bool:
     """Whether a value of a program is an array, not a reference to one that can be written to."""
-    return isinstance(atom.aval, jax.core.ShapedArray)
+    return isinstance(atom.aval, ShapedArray)
 
 
 def _shape(atom: Any) -> tuple[int, ...]:
