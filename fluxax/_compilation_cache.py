@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
-from fluxax._errors import short
+from fluxax._errors import short, warn
+from fluxax._jax import reset_cache
 
 
 def compilation_cache(folder: Any) -> None:
@@ -30,6 +30,7 @@ def compilation_cache(folder: Any) -> None:
 
     Raises:
         TypeError: if it is no path.
+        RuntimeError: if this JAX cannot change its cache while it runs.
 
     Example:
         >>> import fluxax as fx, tempfile
@@ -38,6 +39,11 @@ def compilation_cache(folder: Any) -> None:
     """
     if folder is not None and not isinstance(folder, (str, os.PathLike)):
         raise TypeError(f"compilation_cache expects a folder or None, got {short(folder)}.")
+    if reset_cache is None:
+        raise RuntimeError(
+            f"compilation_cache expects a JAX that can change its cache, got JAX {jax.__version__}."
+            " Set JAX_COMPILATION_CACHE_DIR in the environment instead."
+        )
     if folder is not None:
         Path(folder).expanduser().mkdir(parents=True, exist_ok=True)
         folder = str(Path(folder).expanduser().absolute())
@@ -48,4 +54,7 @@ def compilation_cache(folder: Any) -> None:
 
 
 if os.environ.get("FLUXAX_CACHE"):
-    compilation_cache(os.environ["FLUXAX_CACHE"])
+    try:
+        compilation_cache(os.environ["FLUXAX_CACHE"])
+    except RuntimeError as error:  # importing fluxax works on every JAX
+        warn(str(error))

@@ -1,36 +1,48 @@
 """Everything private of JAX that fluxax leans on, in one place.
 
-`docs/design/capture.md` says what each is needed for; `tests/test_jax_private.py`
-checks each by its behaviour, so a JAX version that changes one says so there.
+What has a public address is taken from there, unless importing it costs too much; what can be told
+from how JAX behaves is. The rest is looked up so that importing fluxax survives its absence.
+`_jax_parts` says of each private part what needs it, what happens without it, and whether it holds;
+`docs/design/capture.md` says what each is for.
 """
 
 from __future__ import annotations
 
 import copyreg
+import importlib
 import sys
 import threading
+from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax._src import config as _config
-from jax._src import core as _core
-from jax._src import util as _util
-from jax._src.array import ArrayImpl as _ArrayImpl
-from jax._src.interpreters import ad as _ad
-from jax._src.lax import lax as _lax
 
-Tracer: Any = _core.Tracer
-eval_jaxpr: Any = _core.eval_jaxpr
-jaxprs_in_params: Any = _core.jaxprs_in_params
 
-#: Forget what was traced, but not what is compiled: a `jax.jit` function or the body of a scan
-#: that reads a global keeps, in JAX, the value that the global had at its first trace.
-forget_traces: Any = _util.clear_all_caches
+def _find(module: str, name: str) -> Any:
+    """What stands under a name in a module, `None` if it does not."""
+    try:
+        return getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        return None
+
+
+Tracer: Any = _find("jax.core", "Tracer")
+ShapedArray: Any = _find("jax.core", "ShapedArray")
+eval_jaxpr: Any = _find("jax.core", "eval_jaxpr")
+_trace_context: Any = _find("jax._src.config", "trace_context")
+_clear_all_caches: Any = _find("jax._src.util", "clear_all_caches")
+
+#: In public it is `jax.extend.core.get_opaque_trace_state`, and importing that takes 40 ms.
+_trace_state: Any = _find("jax._src.core", "get_opaque_trace_state")
+
+#: Makes JAX look at the setting of its compilation cache once more.
+reset_cache: Any = _find("jax.experimental.compilation_cache.compilation_cache", "reset_cache")
 
 #: The class of concrete arrays; `type(x) is ArrayImpl` is how generated guards know one.
-ArrayImpl: type = _ArrayImpl
+ArrayImpl: type = _find("jax._src.array", "ArrayImpl") or type(jnp.zeros(()))
 
 #: The class of functions that `jax.jit` returns.
 JitFunction: type = type(jax.jit(lambda: None))
@@ -39,9 +51,52 @@ JitFunction: type = type(jax.jit(lambda: None))
 WRAPPERS: tuple[type, ...] = (JitFunction, jax.custom_jvp, jax.custom_vjp, jnp.ufunc)
 
 
+def jaxprs_in_params(params: Any) -> Iterator[Any]:
+    """The programs among the parameters of an equation, alone or in a tuple."""
+    for value in params.values():
+        for inner in value if isinstance(value, (tuple, list)) else (value,):
+            inner = getattr(inner, "jaxpr", inner)  # a closed one may be another class
+            if hasattr(inner, "eqns"):
+                yield inner
+
+
 def current_trace() -> Any:
-    """The JAX trace that is running in this thread; compared by identity only."""
-    return _core.unsafe_get_current_trace()
+    """The JAX trace that is running in this thread, to be compared with `==`.
+
+    Raises:
+        RuntimeError: if this JAX does not tell.
+    """
+    try:
+        return running_trace()
+    except Exception:
+        raise RuntimeError(no_part("traces")) from None
+
+
+def running_trace() -> Any:
+    """What JAX says of it."""
+    return (_trace_state or _find("jax.extend.core", "get_opaque_trace_state"))()
+
+
+@cache
+def no_trace() -> Any:
+    """What `running_trace` gives where nothing is traced: a new thread traces nothing."""
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(running_trace()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def forget_traces() -> None:
+    """Forget what was traced, but not what is compiled, if JAX can.
+
+    A `jax.jit` function or the body of a scan that reads a global keeps, in JAX, the value that the
+    global had at its first trace.
+    """
+    if holds("forget"):
+        _clear_all_caches()
+    else:
+        jax.clear_caches()
 
 
 def beside(host: Any, like: Any) -> Any:
@@ -54,23 +109,33 @@ def beside(host: Any, like: Any) -> Any:
 
 
 def alias(array: Any) -> Any:
-    """Another array object that has the same memory."""
+    """Another array object that has the same memory; a copy where JAX makes none."""
     if isinstance(array, np.ndarray):
         return array.view()
-    if type(array) is not ArrayImpl:
+    if type(array) is not ArrayImpl or not holds("alias"):
         return jnp.copy(array)
     where, firm = array.sharding, array.committed
-    return _ArrayImpl(array.aval, where, array._arrays, committed=firm, _skip_checks=True)
+    make: Any = ArrayImpl
+    return make(array.aval, where, array._arrays, committed=firm, _skip_checks=True)
 
 
 def weak(array: Any) -> Any:
-    """The same numbers with a weak type, as `jnp.full(3, 1.0)` has one: it gives way to others."""
-    return _lax._convert_element_type(array, weak_type=True)
+    """The same numbers with a weak type, as `jnp.full(3, 1.0)` has one: it gives way to others.
+
+    Raises:
+        ValueError: for a dtype that no array with a weak type can have.
+    """
+    kind = {"f": 0.0, "i": 0, "c": 0j}.get(np.dtype(array.dtype).kind)
+    with jax.enable_x64(np.dtype(array.dtype).name in ("float64", "int64", "complex128")):
+        made = None if kind is None else jnp.full(array.shape, kind).at[...].set(array)
+    if made is None or (made.dtype, made.weak_type) != (array.dtype, True):
+        raise ValueError(f"JAX {jax.__version__} makes no {array.dtype} array with a weak type.")
+    return beside(made, array)
 
 
 def tracing() -> bool:
     """Whether some JAX transformation is tracing in this thread."""
-    return not _core.trace_state_clean()
+    return current_trace() != no_trace()
 
 
 def is_tracer(value: Any) -> bool:
@@ -126,12 +191,29 @@ def detached(value: Any, around: list[Any]) -> Any:
 
 def trace_settings() -> Any:
     """Every JAX setting that a traced program depends on, as one hashable."""
-    return _config.trace_context()
+    return _trace_context()
+
+
+def inner_function(f: Any) -> Any:
+    """The function that a `jnp.ufunc` is made of, or that anything else says it wraps."""
+    return getattr(f, "_func", None) or getattr(f, "__wrapped__", None)
+
+
+def cut(jaxpr: Any, invars: list[Any], eqns: list[Any], outvars: list[Any]) -> Any:
+    """A part of a jaxpr, for `eval_jaxpr`: some of its equations, between other variables."""
+    info = jaxpr.debug_info.with_unknown_names()
+    return jaxpr.replace(invars=invars, eqns=eqns, outvars=outvars, debug_info=info)
 
 
 def concrete(value: Any) -> Any:
-    """The number or array behind a tracer of an uncompiled run; other values as they are."""
+    """The number or array behind a tracer of an uncompiled run; other values as they are.
+
+    Raises:
+        RuntimeError: if this JAX does not tell.
+    """
     while isinstance(value, Tracer):
+        if not holds("values"):
+            raise RuntimeError(no_part("values"))
         inner = value.to_concrete_value()
         if inner is None:
             return value
@@ -140,35 +222,92 @@ def concrete(value: Any) -> Any:
 
 
 class _Showing(threading.local):
-    now: bool = False
+    """Whether a function of the user's runs uncompiled in this thread."""
+
+    shown = False
+
+    @property
+    def now(self) -> bool:
+        return self.shown
+
+    @now.setter
+    def now(self, value: bool) -> None:
+        if value:
+            _show_values()
+        self.shown = value
 
 
-showing = _Showing()  # set while a function of the user's runs uncompiled in this thread
+showing = _Showing()
 
 
-def _with_value(cls: Any, name: str, use: Any) -> None:
-    """Let a tracer of an uncompiled gradient answer with its value, in our runs only.
+@cache
+def _show_values() -> None:
+    """Let tracers of uncompiled gradients answer with their values, in our runs only.
 
     `float(loss)`, `print(loss)` and `f"{loss:.3f}"` inside an objective fail, or show a tracer,
     in `jax.grad`, although the value is there; no way without a patch was found.
     """
+    classes: set[Any] = set()
+    see = lambda x: classes.add(type(x)) or x
+    jax.vjp(see, 1.0)
+    jax.jvp(see, (1.0,), (1.0,))
+    for cls in classes:
+        for name, use in _ANSWERS.items():
+            _with_value(cls, name, use)
+
+
+_ANSWERS: dict[str, Any] = {
+    "__float__": float,
+    "__int__": int,
+    "__complex__": complex,
+    "__repr__": repr,
+    "__str__": str,
+    "__format__": format,
+    "tolist": lambda v: v.tolist(),
+}
+
+
+def _with_value(cls: Any, name: str, use: Any) -> None:
     original = getattr(cls, name)
 
     def method(self: Any, *args: Any) -> Any:
-        value = concrete(self) if showing.now else self
+        value = concrete(self) if showing.shown else self
         return original(self, *args) if value is self else use(value, *args)
 
     setattr(cls, name, method)
 
 
-for _cls in (_ad.LinearizeTracer, _ad.JVPTracer):
-    for _name, _use in {
-        "__float__": float,
-        "__int__": int,
-        "__complex__": complex,
-        "__repr__": repr,
-        "__str__": str,
-        "__format__": format,
-        "tolist": lambda v: v.tolist(),
-    }.items():
-        _with_value(_cls, _name, _use)
+# --- versions -----------------------------------------------------------------------------
+
+#: The first and the last version of JAX with which every private part was tried.
+FIRST_TRIED, LAST_TRIED = (0, 10), (0, 12)
+
+
+def was_tried() -> bool:
+    """Whether this JAX is one of those that fluxax was tried with."""
+    major, minor = jax.__version__.split(".")[:2]
+    return FIRST_TRIED <= (int(major), int(minor)) <= LAST_TRIED
+
+
+def tried_versions() -> str:
+    """The versions that fluxax was tried with, in words."""
+    return " to ".join(".".join(map(str, v)) for v in (FIRST_TRIED, LAST_TRIED))
+
+
+class _Failed:
+    """What `_jax_parts` found out about a JAX that was not tried."""
+
+    find: Any = None  # gives, by part, a sentence about it if it doesn't hold
+
+
+failed = _Failed()
+
+
+def holds(part: str) -> bool:
+    """Whether a private part of JAX is as it was; `_jax_parts` lists them."""
+    return was_tried() or part not in failed.find()
+
+
+def no_part(part: str) -> str:
+    """The sentence about a private part that doesn't hold."""
+    return failed.find()[part]

@@ -69,7 +69,7 @@ class Module:
         )
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if is_tracer(value) and current_trace() is not run.trace and not _may_write(self, name):
+        if is_tracer(value) and current_trace() != run.trace and not _may_write(self, name):
             return
         object.__setattr__(self, name, value)
 

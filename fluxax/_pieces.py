@@ -21,7 +21,8 @@ from jax import lax
 from fluxax import _tree
 from fluxax._compile._dispatch import ShapeMiss, jitted, watching, weakly
 from fluxax._compile._traced import Program
-from fluxax._jax import beside, jaxprs_in_params
+from fluxax._jax import beside
+from fluxax._primitives import depth, inside, turns
 from fluxax._step import Fused, Ready, attempt
 from fluxax.kernels import options_for
 from fluxax.optimisers._update import whole
@@ -64,7 +65,7 @@ class Loop:
         self.fused, self.batch, self.wanted, self.most = fused, batch, wanted, most
         self.written = [w.input for w in program.writes if w.input is not None]
         self.rest = [i for i in self.others if i not in batch and i not in self.written]
-        options = options_for(fused.program.closed, looped=True)
+        options = options_for(fused.program.closed, training=True)
         self.call = jitted(weakly(self._run), "train", donated=(5, 6), options=options)
         self.fresh = True
 
@@ -137,16 +138,12 @@ def arithmetic(jaxpr: Any) -> float:
         if name in _SLOW_IN_LOOPS:
             return math.inf
         if name == "dot_general":
-            (contracted, _), _ = eqn.params["dimension_numbers"]
-            a = eqn.invars[0].aval
-            depth = math.prod(a.shape[i] for i in contracted)
-            total += 2 * depth * math.prod(eqn.outvars[0].aval.shape)
+            total += 2 * depth(eqn) * math.prod(eqn.outvars[0].aval.shape)
             continue
-        inner = list(jaxprs_in_params(eqn.params))
-        times = eqn.params.get("length", 1) if name == "scan" else 1
-        total += times * sum(arithmetic(j) for j in inner)
+        inner = inside(eqn)
+        total += turns(eqn) * sum(arithmetic(j) for j in inner)
         if not inner:
-            total += sum(math.prod(v.aval.shape) for v in eqn.outvars)
+            total += sum(math.prod(getattr(v.aval, "shape", ())) for v in eqn.outvars)
     return total
 
 

@@ -66,7 +66,7 @@ class Fused:
         self.plain = self.which == list(range(len(self.moving)))
         self.written = [w.name for w in program.writes]
         self.loops: dict[Any, Any] = {}  # programs of many such steps, by what they gather
-        options = options_for(program.closed)
+        options = options_for(program.closed, training=True)
         self.step = Donating(self.run, "trainstep", (2, 3), options, self.run_watched)
         self.fresh = True
 

@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     ["_errors"],
     ["_random", "_jax", "_tensors"],
+    ["_jax_parts"],
+    ["_primitives"],
     ["_tree", "_compilation_cache", "_stopping", "_softmax"],
     ["_module"],
     ["_parameters", "_remake"],
@@ -39,6 +41,7 @@ FLOORS = [
     ["losses", "layers", "data"],
     ["_state_copies"],
     ["_checkpoint", "_devices"],
+    ["__main__"],
 ]
 
 #: Rooms that do not know each other, whichever floor they are on.

@@ -100,6 +100,35 @@ def test_sixty_steps_singly_and_in_pieces_are_bit_equal(rule: str, pieces: list[
     assert pieces == [16, 16, 16, 12]
 
 
+def last_state(m: Any, x: Any) -> Any:
+    """A loop of the objective's own, so small that XLA makes one kernel of it."""
+    return jax.lax.scan(lambda h, v: (jnp.tanh(m(h) + v), None), x, jnp.stack([x] * 5))[0]
+
+
+SMALL = {
+    "two by two": lambda m, x, y: jnp.mean((m(x) - y) ** 2),
+    "loss of many sums": lambda m, x, y: jnp.sum(jnp.exp(m(x)).mean(0)) + jnp.std(m(x) - y),
+    "scan": lambda m, x, y: jnp.mean((last_state(m, x) - y) ** 2),
+    "scan with sums": lambda m, x, y: jnp.std(last_state(m, x) * y) + jnp.sum(m(x) ** 2),
+}
+
+
+@pytest.mark.parametrize("rows", [2, 4, 32])
+@pytest.mark.parametrize("name", SMALL)
+def test_small_programs_are_bit_equal(name: str, rows: int, pieces: list[int]) -> None:
+    """XLA may make one kernel of a small loop, in which operations round otherwise."""
+
+    def run(way: Any) -> Any:
+        model = fx.Dense(2, 2, rng=0)
+        loader = fx.DataLoader((X[:, :2], Y), rows, shuffle=True, rng=7)
+        opt_state = fx.setup(fx.Adam(1e-2), model)
+        losses = fx.train(SMALL[name], model, way(loader), opt_state)
+        return losses.tolist(), snapshot(model, opt_state)
+
+    single, many = both(run, pieces)
+    assert single == many
+
+
 def test_nan_at_item_37_stops_both_at_the_same_place(pieces: list[int]) -> None:
     def run(way: Any) -> Any:
         model, loader, opt_state = setting(x=X.copy())

@@ -6,12 +6,14 @@ import functools
 import types
 from typing import Any
 
+import jax.numpy as jnp
+
 from fluxax._compile import _boxes as boxes
 from fluxax._compile._poison import FORBIDDEN, may_be_unsteady
 from fluxax._compile._reads import Reads, is_user_function, reads_of
 from fluxax._compile._spec import Again, Box, Is, Part, Sidestep, Spec
 from fluxax._compile._walk import Walk
-from fluxax._jax import JitFunction
+from fluxax._jax import JitFunction, holds, inner_function
 
 #: JAX remembers the trace of a function that is given to one of these.
 _REMEMBERING = frozenset(
@@ -165,15 +167,15 @@ class Functions(Walk):
 
     def take_rule(self, f: Any, label: str) -> Spec:
         """A `custom_jvp` or `custom_vjp`: JAX runs a user's rule after the trace, on no copies."""
-        if is_user_function(getattr(f, "fun", None)):
+        if is_user_function(inner_function(f)):
             return self._opaque(f, label)
         return self._const(f, label, identical=True)
 
     def take_numpy_function(self, f: Any, label: str) -> Spec:
         """A function of NumPy's or JAX's own kind; one made of a user's may read anything."""
-        inner = getattr(f, "_func", None) or getattr(f, "__wrapped__", None)
         of_objects = any("O->O" in kind for kind in getattr(f, "types", ())[:1])
-        if is_user_function(inner) or of_objects:
+        hidden = isinstance(f, jnp.ufunc) and not holds("ufuncs")
+        if is_user_function(inner_function(f)) or of_objects or hidden:
             return self._opaque(f, label)
         return self._const(f, label, identical=True)
 

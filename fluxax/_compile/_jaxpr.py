@@ -1,35 +1,35 @@
 """Two questions about a traced program: what the loss depends on, and whether numbers
 that are inputs are only used where Python would not have computed with them alone.
+
+Of a primitive that is not understood (`_primitives`) every output depends on every input, and every
+number that goes into it stays a constant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from fluxax._primitives import PLAIN, Scan, branches, called, is_array, scanned
+
 Jaxpr = Any
 
 
 def _inexact(var: Any) -> bool:
-    return jnp.issubdtype(var.aval.dtype, np.inexact)
+    """Whether a value may carry a derivative: it is floating or complex, or nobody knows."""
+    return not is_array(var) or jnp.issubdtype(var.aval.dtype, np.inexact)
 
 
 def _is_var(atom: Any) -> bool:
     return not hasattr(atom, "val")  # literals have a value
 
 
-def _inner(eqn: Any) -> Jaxpr | None:
-    """The jaxpr that an equation calls with exactly its own operands, if it does."""
-    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        inner = eqn.params.get(name)
-        if inner is not None and eqn.primitive.name not in ("scan", "while", "custom_vjp_call"):
-            inner = getattr(inner, "jaxpr", inner)
-            if len(inner.invars) == len(eqn.invars):
-                return inner
-    return None
+def _references(eqn: Any) -> list[Any]:
+    """The operands of an equation that it may write to."""
+    return [v for v in eqn.invars if _is_var(v) and not is_array(v)]
 
 
 # --- dependence ---------------------------------------------------------------------------
@@ -46,7 +46,8 @@ def dependence(jaxpr: Jaxpr, wanted: Sequence[bool]) -> list[bool]:
     }
     for eqn in reversed(jaxpr.eqns):
         outs = [v in needed for v in eqn.outvars]
-        if any(outs) and eqn.primitive.name != "stop_gradient":
+        written = any(v in needed for v in _references(eqn))
+        if (any(outs) or written) and eqn.primitive.name != "stop_gradient":
             for operand, used in zip(eqn.invars, _operands(eqn, outs), strict=True):
                 if used and _is_var(operand) and _inexact(operand):
                     needed.add(operand)
@@ -54,30 +55,30 @@ def dependence(jaxpr: Jaxpr, wanted: Sequence[bool]) -> list[bool]:
 
 
 def _operands(eqn: Any, outs: list[bool]) -> list[bool]:
-    """Which operands of an equation its wanted outputs depend on."""
-    inner = _inner(eqn)
+    """Which operands of an equation its wanted outputs depend on: all, if it isn't understood."""
+    inner = called(eqn)
     if inner is not None:
         return dependence(inner, outs)
-    if eqn.primitive.name == "scan":
-        return _scan_operands(eqn, outs)
-    if eqn.primitive.name == "cond":
-        branches = [dependence(b.jaxpr, outs) for b in eqn.params["branches"]]
-        return [False, *(any(b) for b in zip(*branches, strict=True))]
+    scan = scanned(eqn)
+    if scan is not None:
+        return _scan_operands(scan, outs)
+    choices = branches(eqn)
+    if choices is not None:
+        depends = [dependence(choice, outs) for choice in choices]
+        return [False, *(any(d) for d in zip(*depends, strict=True))]
     return [True] * len(eqn.invars)
 
 
-def _scan_operands(eqn: Any, outs: list[bool]) -> list[bool]:
-    consts, carries = eqn.params["num_consts"], eqn.params["num_carry"]
-    body = eqn.params["jaxpr"].jaxpr
+def _scan_operands(scan: Scan, outs: list[bool]) -> list[bool]:
+    body, constants, carried = scan
     wanted = list(outs)
     while True:  # a carry that is needed is needed at every turn before
         used = dependence(body, wanted)
-        grown = [
-            w or u for w, u in zip(wanted[:carries], used[consts : consts + carries], strict=True)
-        ]
-        if grown == wanted[:carries]:
+        turning = used[constants : constants + carried]
+        grown = [w or u for w, u in zip(wanted[:carried], turning, strict=True)]
+        if grown == wanted[:carried]:
             return used
-        wanted[:carries] = grown
+        wanted[:carried] = grown
 
 
 # --- numbers ------------------------------------------------------------------------------
@@ -119,24 +120,46 @@ def _walk(jaxpr: Jaxpr, hosts: dict[Any, Host], bad: set[int]) -> list[Host | No
 
 def _step(eqn: Any, operands: list[Host | None], bad: set[int]) -> list[Host | None]:
     """What an equation makes of operands some of which are numbers."""
-    name = eqn.primitive.name
-    nothing: list[Host | None] = [None] * len(eqn.outvars)
+    inner = called(eqn)
+    if inner is not None:
+        return _inside(inner, operands, bad)
     found = [h for h in operands if h is not None]
     which = frozenset().union(*(h[1] for h in found))
-    alone = all(h is not None or not _is_var(v) for h, v in zip(operands, eqn.invars, strict=True))
-    for inner, passed in _bodies(eqn, operands):
-        outs = _walk(inner, {v: h for v, h in zip(inner.invars, passed, strict=True) if h}, bad)
-        if name not in ("scan", "while", "cond"):
-            return outs
-    if name == "while":  # how often it turns decides whether it can be differentiated
+    nothing: list[Host | None] = [None] * len(eqn.outvars)
+    scan, choices = scanned(eqn), branches(eqn)
+    if scan is not None:
+        rest: list[Host | None] = [None] * (len(operands) - scan.constants)
+        _inside(scan.body, operands[: scan.constants] + rest, bad)
+    elif choices is not None:
+        for choice in choices:
+            _inside(choice, operands[1:], bad)
+    elif eqn.primitive.name in PLAIN:
+        return _meet(eqn, operands, found, which, bad)
+    else:  # nobody knows what it does to them; of a `while`, how often it turns decides much
         bad |= which
-    if name in ("scan", "while", "cond"):
-        return nothing
+    return nothing
+
+
+def _inside(jaxpr: Jaxpr, operands: list[Host | None], bad: set[int]) -> list[Host | None]:
+    hosts = {v: h for v, h in zip(jaxpr.invars, operands, strict=True) if h is not None}
+    return _walk(jaxpr, hosts, bad)
+
+
+def _meet(
+    eqn: Any,
+    operands: list[Host | None],
+    found: list[Host],
+    which: frozenset[int],
+    bad: set[int],
+) -> list[Host | None]:
+    """What a plain operation makes of numbers (`found`, `which`) and of what they meet."""
+    name = eqn.primitive.name
+    nothing: list[Host | None] = [None] * len(eqn.outvars)
     if name in _STRUCTURAL:
         return [found[0]]
     if name in _INDEXED and operands[0] is None:
         return nothing
-    if alone:
+    if all(h is not None or not _is_var(v) for h, v in zip(operands, eqn.invars, strict=True)):
         if _normalises(eqn, name):
             return [(_NORMALISED, which)]
         bad |= which
@@ -154,48 +177,10 @@ def _normalises(eqn: Any, name: str) -> bool:
     return integers and name in ("lt", "add", "select_n", "concatenate")
 
 
-def _bodies(eqn: Any, operands: list[Host | None]) -> Iterator[tuple[Jaxpr, list[Host | None]]]:
-    """The jaxprs that an equation runs, with what they get of the numbers."""
-    name, params = eqn.primitive.name, eqn.params
-    inner = _inner(eqn)
-    if inner is not None:
-        yield inner, operands
-    elif name == "scan":
-        body, n = params["jaxpr"].jaxpr, params["num_consts"]
-        yield body, operands[:n] + [None] * (len(body.invars) - n)
-    elif name == "while":
-        c, b = params["cond_nconsts"], params["body_nconsts"]
-        cond, body = params["cond_jaxpr"].jaxpr, params["body_jaxpr"].jaxpr
-        yield cond, operands[:c] + [None] * (len(cond.invars) - c)
-        yield body, operands[c : c + b] + [None] * (len(body.invars) - b)
-    elif name == "cond":
-        for branch in params["branches"]:
-            yield branch.jaxpr, operands[1:]
-
-
 def reaches(jaxpr: Jaxpr) -> list[bool]:
     """Which outputs a path leads to from any input: a pulled-back gradient that is there at all."""
     reached = set(jaxpr.invars)
     for eqn in jaxpr.eqns:
         if any(_is_var(v) and v in reached for v in eqn.invars):
-            reached.update(eqn.outvars)
+            reached.update(eqn.outvars, _references(eqn))
     return [_is_var(v) and v in reached for v in jaxpr.outvars]
-
-
-_CALLBACKS = frozenset(("debug_callback", "pure_callback", "io_callback"))
-
-
-def calls_back(jaxpr: Jaxpr) -> bool:
-    """Whether a program calls Python functions while it runs; they would see copies."""
-    return any(
-        eqn.primitive.name in _CALLBACKS or any(map(calls_back, _inside(eqn))) for eqn in jaxpr.eqns
-    )
-
-
-def _inside(eqn: Any) -> Iterator[Jaxpr]:
-    """Every jaxpr in an equation's parameters."""
-    for value in eqn.params.values():
-        for inner in value if isinstance(value, (tuple, list)) else (value,):
-            inner = getattr(inner, "jaxpr", inner)
-            if hasattr(inner, "eqns"):
-                yield inner

@@ -24,6 +24,7 @@ from fluxax._compile._traced import Program
 from fluxax._compile._walk import INPUT
 from fluxax._errors import warn
 from fluxax._jax import WRAPPERS, trace_settings, tracing
+from fluxax._jax_parts import no_compiling
 from fluxax._module import static_key
 
 _SITES, _FAILURES, _ATTEMPTS = 512, 2, 50
@@ -118,12 +119,15 @@ def find_slowly(
     site: Site, f: Any, args: tuple[Any, ...], purpose: Purpose, frozen: Frozen = no_modules
 ) -> Found | None:
     """Walk, look up, and if need be trace."""
+    refused = no_compiling()
     _explain.switches.pending, _explain.switches.ints = None, site.ints
     if tracing():
         return None  # inside another JAX transformation: part of that program
     with _lock:
         if site.given_up is None:
             try:
+                if refused:
+                    raise Sidestep(refused)
                 for _ in range(_ATTEMPTS):
                     found = _attempt(site, f, args, purpose, frozen)
                     if found is not None:

@@ -15,7 +15,7 @@ from fluxax._compile._capture import Capture
 from fluxax._compile._dispatch import no_leaks
 from fluxax._compile._effects import ArrayWrite, random_state, restore, restore_random
 from fluxax._compile._guard import make_guard
-from fluxax._compile._jaxpr import calls_back, dependence, lonely_numbers
+from fluxax._compile._jaxpr import dependence, lonely_numbers
 from fluxax._compile._nest import nests_of
 from fluxax._compile._objective import BadLoss, check_loss, first_of, loss_array, objective
 from fluxax._compile._outputs import Recipe
@@ -29,6 +29,7 @@ from fluxax._compile._walk import FIXED, INPUT
 from fluxax._errors import InputError, warn
 from fluxax._implicit._params import Live
 from fluxax._jax import forget_traces
+from fluxax._primitives import calls_back
 
 
 class Trace:
@@ -170,8 +171,8 @@ class Trace:
             randomness = restore_random(state)
         if touched or randomness:
             raise Sidestep(touched or randomness or "")
-        if calls_back(closed.jaxpr):
-            raise Sidestep("it calls back into Python while the program runs")
+        if by := calls_back(closed.jaxpr):
+            raise Sidestep(f"it calls back into Python while the program runs (by `{by}`)")
         return closed
 
     def _flat(self, *inputs: Any) -> list[Any]:

@@ -21,13 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fluxax._jax import eval_jaxpr
+from fluxax._jax import cut, eval_jaxpr, holds
 
 Apply = Callable[[list[Any], Any, Any], tuple[list[Any], Any, Any]]
 
 
 class LeafStep:
-    """The step of one leaf as a jaxpr.
+    """The step of one leaf as a jaxpr, as far as this JAX can take one apart.
 
     Args:
         apply: gives a new flat state, a new parameter or the step, and whether it was taken.
@@ -47,10 +47,14 @@ class LeafStep:
         always: list[Any] = []
         self.state = state
         self.inputs = [*state, x, dx]
-        self.closed = jax.make_jaxpr(flat)(state, x, dx)
-        self.jaxpr = self.closed.jaxpr
+        self.outs = None
+        if holds("cut") and holds("evaluation"):
+            self.closed = jax.make_jaxpr(flat)(state, x, dx)
+            self.jaxpr = self.closed.jaxpr
+            self.scalars: Any = _Scalars(self.closed, len(state), vector)
+        else:
+            self.outs, self.scalars = flat(state, x, dx), _NoScalars()
         self.taken = always[0] if isinstance(always[0], bool) else None  # a flag is an output
-        self.scalars = _Scalars(self.closed, len(state), vector)
 
     def finish(self, given: dict[Any, Any], good: Any) -> tuple[list[Any], Any, Any]:
         """The new state, the new parameter, and whether the step was taken.
@@ -62,6 +66,11 @@ class LeafStep:
             good: a flag that broadcasts against the arrays; `None` means always.
         """
         n = len(self.state)
+        if self.outs is not None:
+            new, (new_x, *taken) = self.outs[:n], self.outs[n:]
+            held = zip(new, self.state, strict=True)
+            new = new if good is None else [jnp.where(good, *pair) for pair in held]
+            return new, new_x, taken[0] if taken else self.taken
         states, (stepped, *taken) = self.jaxpr.outvars[:n], self.jaxpr.outvars[n:]
         flag = self._evaluate(taken, given)[0] if taken else self.taken
         if good is None:
@@ -81,7 +90,7 @@ class LeafStep:
             if not needed.isdisjoint(eqn.outvars):
                 eqns.append(eqn)
                 needed |= {v for v in eqn.invars if _is_var(v)} - set(given)
-        part = _replace(self.jaxpr, [*self.jaxpr.invars, *given], eqns[::-1], wanted)
+        part = cut(self.jaxpr, [*self.jaxpr.invars, *given], eqns[::-1], wanted)
         return eval_jaxpr(part, self.closed.consts, *self.inputs, *given.values())
 
 
@@ -125,6 +134,13 @@ class _Scalars:
         self.key = (tuple(key), tuple(names[v] for v in self.results))
 
 
+class _NoScalars:
+    """A step that is done as it is: nothing of it is computed together with others."""
+
+    def __init__(self) -> None:
+        self.key, self.at, self.counts, self.results = object(), [], [], []
+
+
 def shared_scalars(
     steps: list[LeafStep], vector: Any, counts: list[list[int]], all_counts: Any
 ) -> Any:
@@ -139,7 +155,7 @@ def shared_scalars(
         A vector per result of the scalar part, with an element per step.
     """
     first = steps[0].scalars
-    part = _replace(
+    part = cut(
         first.jaxpr,
         [*first.roots, *(first.jaxpr.invars[i] for i in first.counts)],
         first.eqns,
@@ -162,11 +178,6 @@ def _pick(vector: Any, at: list[int]) -> Any:
     if stride > 0 and at == list(range(at[0], at[0] + stride * len(at), stride)):
         return lax.slice(vector, (at[0],), (at[-1] + 1,), (stride,))
     return vector[np.array(at)]
-
-
-def _replace(jaxpr: Any, invars: list[Any], eqns: list[Any], outvars: list[Any]) -> Any:
-    info = jaxpr.debug_info.with_unknown_names()
-    return jaxpr.replace(invars=invars, eqns=eqns, outvars=outvars, debug_info=info)
 
 
 def _is_var(atom: Any) -> bool:
