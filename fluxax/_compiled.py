@@ -53,7 +53,8 @@ def _call(f: Any, args: tuple[Any, ...]) -> Any:
     while found is not None:
         program = found.program
         try:
-            call = looked_at(program.call) if watching() else program.call
+            call = program.call or program.compile_run()
+            call = looked_at(call) if watching() else call
             outs = call(*found.got[0])
         except ShapeMiss:
             found = find_slowly(found.site, f, args, purpose)

@@ -89,8 +89,7 @@ def _found(held: Held, slots: list[Slot]) -> Finding:
 def _replayed(held: Held, slots: list[Slot]) -> Finding:
     if not held.compiled or held.args is None:
         return Finding()
-    nodes = _frozen_nodes(held.opt_state, held.model)
-    frozen = frozenset(_tree.path_string(path) for path, _ in nodes)
+    frozen = frozenset(path for path, _ in _frozen_nodes(held.opt_state, held.model))
     try:
         replay = Replay(held.loss, held.model, held.args, frozen)
         return _backward(replay, slots) if held.finite else _forward(held, replay)

@@ -112,16 +112,17 @@ def loadmodel(model: Any, new: Any) -> Any:
     """
     theirs = dict(_named_arrays(new))
     mine = dict(_named_arrays(model))
-    for name in [*mine, *theirs]:
-        if name not in mine or name not in theirs:
-            lacking = "the model" if name not in mine else "the tree that was given"
+    for key in [*mine, *theirs]:
+        name = "model" + "".join(key)
+        if key not in mine or key not in theirs:
+            lacking = "the model" if key not in mine else "the tree that was given"
             raise ValueError(
                 f"loadmodel expects trees of one structure, got an array at {name} that "
                 f"{lacking} lacks."
             )
-        if mine[name].shape != theirs[name].shape or not _holds(mine[name], theirs[name]):
+        if mine[key].shape != theirs[key].shape or not _holds(mine[key], theirs[key]):
             raise ValueError(
-                f"loadmodel expects {short(mine[name])} at {name}, got {short(theirs[name])}."
+                f"loadmodel expects {short(mine[key])} at {name}, got {short(theirs[key])}."
             )
     _check_ties(mine, theirs)
     fresh: dict[int, Any] = {}
@@ -129,7 +130,7 @@ def loadmodel(model: Any, new: Any) -> Any:
     def own(path: _tree.Path, old: Any) -> Any:
         if id(old) in fresh:  # of a layer that stands in two places
             return old
-        given = theirs[_tree.path_string(path)]
+        given = theirs[_key(path)]
         now = _own(given, old)
         if now is not given:
             fresh[id(now)] = now
@@ -162,15 +163,24 @@ def _own(new: Any, old: Any) -> Any:
     return beside(np.array(new, old.dtype), old)
 
 
-def _named_arrays(tree: Any) -> Iterator[tuple[str, Any]]:
-    return ((_tree.path_string(path), a) for path, a in _tree.arrays(tree))
+_Key = tuple[str, ...]
 
 
-def _check_ties(mine: dict[str, Any], theirs: dict[str, Any]) -> None:
-    first: dict[int, str] = {}
-    for name, array in mine.items():
-        at = first.setdefault(id(array), name)
-        a, b = theirs[at], theirs[name]
+def _key(path: _tree.Path) -> _Key:
+    """A path by the names in it, one by one: `.a` and `.b` are not one `.a.b`."""
+    return tuple(map(str, path))
+
+
+def _named_arrays(tree: Any) -> Iterator[tuple[_Key, Any]]:
+    return ((_key(path), a) for path, a in _tree.arrays(tree))
+
+
+def _check_ties(mine: dict[_Key, Any], theirs: dict[_Key, Any]) -> None:
+    first: dict[int, _Key] = {}
+    for key, array in mine.items():
+        before = first.setdefault(id(array), key)
+        a, b = theirs[before], theirs[key]
+        at, name = ("model" + "".join(k) for k in (before, key))
         if a is not b and not bool((jax.numpy.asarray(a) == jax.numpy.asarray(b)).all()):
             raise ValueError(
                 f"loadmodel expects one value for the tied {at} and {name}, got two. "

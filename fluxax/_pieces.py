@@ -8,7 +8,6 @@ the very step of `_step`, guard included.
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from jax import lax
 
 from fluxax import _tree
 from fluxax._compile._dispatch import ShapeMiss, jitted, watching, weakly
+from fluxax._compile._nest import inputs_at
 from fluxax._compile._traced import Program
 from fluxax._jax import beside
 from fluxax._primitives import depth, inside, turns
@@ -35,8 +35,6 @@ _LOOPS = 16  # programs of one step for data of different lengths, at most
 
 #: XLA runs these several times slower inside a loop on a CPU (measured: 3.4 times, LeNet).
 _SLOW_IN_LOOPS = frozenset(("conv_general_dilated",))
-
-_FURTHER = re.compile("argument [1-9]")  # how the engine labels what comes behind the model
 
 
 class Piece(NamedTuple):
@@ -199,11 +197,15 @@ class Pieces:
     def _inputs(self, program: Program) -> list[int] | None:
         """By array of the data: the input of the objective that its batch is."""
         numbers = self.items(self.source.nest(list(range(len(self.source.leaves)))))
-        order = [number for part in numbers for _, number in _tree.walk(part)]
-        inputs = [i for i, label in enumerate(program.labels) if _FURTHER.match(label)]
-        if sorted(order) != list(range(len(inputs))):
-            return None
-        return [i for _, i in sorted(zip(order, inputs, strict=True))]
+        at: dict[int, int] = {}
+        for part, nest in zip(numbers, program.nests[1:], strict=True):
+            inputs = inputs_at(nest)
+            for path, number in _tree.walk(part):
+                at[number] = inputs.pop(tuple(map(_tree.key_name, path)), -1)
+            if inputs:
+                return None
+        found = [at.get(number, -1) for number in range(len(self.source.leaves))]
+        return None if -1 in found or len(set(found)) < len(found) else found
 
     def _one(self, made: Ready, loop: Loop, start: int, n: int) -> Piece:
         if self.data is None:  # may be the very memory of NumPy arrays: `close` waits

@@ -80,7 +80,7 @@ class Replay:
         frozen: paths of the frozen Modules.
     """
 
-    def __init__(self, loss: Any, model: Any, args: tuple[Any, ...], frozen: frozenset[str]):
+    def __init__(self, loss: Any, model: Any, args: tuple[Any, ...], frozen: frozenset[Any]):
         self.loss, self.frozen = loss, frozen
         self.live = model if isinstance(model, Live) else None
         self.model = model if self.live is not None else _copy(model)
@@ -134,7 +134,7 @@ class Replay:
 
     def _run(self, model: Any, args: tuple[Any, ...]) -> Any:
         nodes = _tree.walk_nodes(model)
-        frozen = frozenset(id(m) for path, m in nodes if _tree.path_string(path) in self.frozen)
+        frozen = frozenset(id(m) for path, m in nodes if path in self.frozen)
         with objective(True, frozen):
             return self.loss(*args) if self.live is not None else self.loss(model, *args)
 

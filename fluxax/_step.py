@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+import weakref
 from collections.abc import Callable
 from functools import partial
 from operator import setitem
@@ -15,10 +17,10 @@ from jax import lax
 
 from fluxax import _tree
 from fluxax._compile import _eager
-from fluxax._compile._capture import root_label
 from fluxax._compile._dispatch import Donating, ShapeMiss, no_leaks, watching
+from fluxax._compile._nest import inputs_at
 from fluxax._compile._objective import first_of
-from fluxax._compile._program import Found, find, find_slowly
+from fluxax._compile._program import Found, at_clear, find, find_slowly
 from fluxax._compile._site import Purpose
 from fluxax._compile._traced import Program
 from fluxax._gradient import warn_untouched
@@ -41,11 +43,14 @@ class Fused:
     is still good; gives the outputs, new parameters, state arrays and counts, states that layers
     wrote, and whether it still is. If anything is not finite all of them come out as they went in,
     except random streams, which advance unless the run had ended before.
+
+    Args:
+        program: the objective.
+        leaves: of the state tree, each once.
+        at: by leaf: which input of the objective its array is.
     """
 
-    def __init__(self, program: Program, leaves: list[Leaf], labels: list[str]):
-        index = {label: i for i, label in enumerate(program.labels)}
-        at = [index[label] for label in labels]
+    def __init__(self, program: Program, leaves: list[Leaf], at: tuple[int, ...]):
         stepped = [k for k, i in enumerate(at) if i in program.used and not leaves[k].frozen]
         self.program = program
         self.moving = [at[k] for k in stepped]  # inputs that the step changes
@@ -144,26 +149,30 @@ Check = Callable[[], Any]
 
 
 class Plan(NamedTuple):
-    """A state tree that was checked against a model, and how to run its steps."""
+    """How to run the steps of a state tree that was checked against a model.
+
+    It keeps neither of the two alive, and goes when the state does.
+    """
 
     tree: Gather | None
     group: Group
-    store: Store
-    labels: list[str]
+    store: Callable[[], Store | None]  # weak
+    names: list[tuple[Any, ...]]  # by leaf: what leads to its array in the model
     frozen: tuple[Any, ...]  # paths of frozen Modules, which shape the objective
-    moving: list[Leaf]
     purposes: dict[int, Purpose]  # by number of arguments
-    fused: dict[Program, Fused]
+    number: int  # by which programs know it
 
 
 _recent: list[tuple[Any, Plan]] = []
 _RECENT = 8
+_numbers = itertools.count()
+at_clear(_recent.clear)
 _true: list[Any] = []
 
 
-def _always(plan: Plan) -> Any:
+def _always(store: Store) -> Any:
     """The flag of a run in which nothing went wrong, where the state lies."""
-    counts = plan.store.counts
+    counts = store.counts
     if type(counts) is ArrayImpl and counts.committed:
         return beside(np.True_, counts)
     if not _true:
@@ -182,16 +191,16 @@ def step(
     who: str, loss: Any, model: Any, args: tuple[Any, ...], opt_state: Any, alive: Any = None
 ) -> Step:
     """One guarded training step; `alive` is the flag that the step before gave."""
-    plan = _find_plan(who, opt_state, model)
+    plan, store = _find_plan(who, opt_state, model)
     if alive is None:
-        alive = _always(plan)
+        alive = _always(store)
     purpose = plan.purposes.get(len(args)) or _new_purpose(plan, len(args))
     frozen = lambda: _frozen_modules(opt_state, model)
     check = lambda: match_model(who, opt_state, model)
     found = find(loss, args, purpose, frozen)
     while found is not None:
         try:
-            return _run(plan, found, model, alive, check)
+            return _run(plan, store, found, model, alive, check)
         except ShapeMiss:  # only JAX sees that an array inside the model has another shape
             again = find_slowly(found.site, loss, args, purpose, frozen)
             found = None if again is not None and again.program is found.program else again
@@ -206,14 +215,22 @@ def _new_purpose(plan: Plan, n: int) -> Purpose:
 
 def _fused(plan: Plan, found: Found, model: Any, check: Check) -> Fused:
     """The step of an objective's program for the leaves of a plan."""
-    check()  # another program: the model may be another than the one the plan was made with
-    program, key = found.program, plan.group.key
-    if key not in program.extra:
-        program.extra[key] = Fused(program, plan.moving, plan.labels)
+    matched = (
+        check()
+    )  # another program: the model may be another than the one the plan was made with
+    program, leaves = found.program, list({id(leaf): leaf for _, leaf, _ in matched}.values())
+    inputs = inputs_at(program.nests[0])
+    if not inputs.keys() >= set(plan.names):
+        raise ShapeMiss  # an array that the program does not take: the uncompiled run does
+    at = tuple(inputs[names] for names in plan.names)
+    fused = program.extra.get((plan.group.key, at))
+    if fused is None:
+        fused = Fused(program, leaves, at)
         check_held(model, program.alone)
-        if not program.used and plan.labels:
+        if not program.used and leaves:
             warn_untouched(found.site.record.where, model)
-    fused = plan.fused[program] = program.extra[key]
+        program.keep((plan.group.key, at), fused)
+    program.use(plan.number, fused)
     return fused
 
 
@@ -231,33 +248,31 @@ def attempt(
     who: str, loss: Any, model: Any, args: tuple[Any, ...], opt_state: Any, alive: Any
 ) -> Ready | None:
     """The step for a call, not run yet; `None` if it cannot be compiled."""
-    plan = _find_plan(who, opt_state, model)
+    plan, store = _find_plan(who, opt_state, model)
     purpose = plan.purposes.get(len(args)) or _new_purpose(plan, len(args))
     found = find(loss, args, purpose, lambda: _frozen_modules(opt_state, model))
     if found is None:
         return None
     check = lambda: match_model(who, opt_state, model)
-    return _ready(plan, found, model, _always(plan) if alive is None else alive, check)
+    return _ready(plan, store, found, model, _always(store) if alive is None else alive, check)
 
 
-def _ready(plan: Plan, found: Found, model: Any, alive: Any, check: Check) -> Ready:
+def _ready(plan: Plan, store: Store, found: Found, model: Any, alive: Any, check: Check) -> Ready:
     program, (parameters, others, *_) = found.program, found.got
-    fused = plan.fused.get(program) or _fused(plan, found, model, check)
-    store = plan.store
+    fused = program.by_plan.get(plan.number) or _fused(plan, found, model, check)
     if store.shared:
         store.owned()
     if fused.numbers.pack is None:
         fused.settle(parameters, others, store.arrays, store.counts, alive)
     vector = plan.group.vector(fused.numbers, fused.chosen)
     arguments = (parameters, others, store.arrays, store.counts, vector, alive)
-    commit = partial(_commit, plan, fused, found, model)
+    commit = partial(_commit, store, fused, found, model)
     return Ready(fused, arguments, commit, found.site.record, found.got[-1])
 
 
-def _commit(plan: Plan, fused: Fused, found: Found, model: Any, new: Any) -> tuple[Any, Any]:
+def _commit(store: Store, fused: Fused, found: Found, model: Any, new: Any) -> tuple[Any, Any]:
     """Put what a step gave into the state, the model and its layers."""
     parameters, _, owners, places, _ = found.got
-    store = plan.store
     store.arrays, store.counts, xs, outs, states, good = new
     if fused.program.places.settable:
         if not fused.all_places:
@@ -272,8 +287,8 @@ def _commit(plan: Plan, fused: Fused, found: Found, model: Any, new: Any) -> tup
     return outs, good
 
 
-def _run(plan: Plan, found: Found, model: Any, alive: Any, check: Check) -> Step:
-    fused, arguments, commit, record, _ = _ready(plan, found, model, alive, check)
+def _run(plan: Plan, store: Store, found: Found, model: Any, alive: Any, check: Check) -> Step:
+    fused, arguments, commit, record, _ = _ready(plan, store, found, model, alive, check)
     if watching():
         outs, good = whole(fused.step.watched, arguments, lambda new: commit(new[0]))
     elif not fused.fresh:
@@ -310,22 +325,23 @@ def _uncompiled(
 # --- plans --------------------------------------------------------------------------------
 
 
-def _find_plan(who: str, opt_state: Any, model: Any) -> Plan:
+def _find_plan(who: str, opt_state: Any, model: Any) -> tuple[Plan, Store]:
     """The plan for a state tree; the tree is checked against the model when it is new."""
     for made_for, plan in _recent:
         if made_for is not type(model) or plan.tree is None:
             continue
         leaves = plan.tree.read(opt_state)
-        if leaves is None or leaves[0][0].store is not plan.store:
+        store = None if leaves is None else leaves[0][0].store
+        if store is None or plan.store() is not store:
             continue
         if not plan.group.stale:
-            return plan
+            return plan, store
         _recent[:] = [pair for pair in _recent if pair[1] is not plan]
         break
     return _make_plan(who, opt_state, model)
 
 
-def _make_plan(who: str, opt_state: Any, model: Any) -> Plan:
+def _make_plan(who: str, opt_state: Any, model: Any) -> tuple[Plan, Store]:
     found = match_model(who, opt_state, model)
     if not _changeable(model):
         raise TypeError(
@@ -340,8 +356,8 @@ def _make_plan(who: str, opt_state: Any, model: Any) -> Plan:
     for path, leaf, _ in found:
         first.setdefault(id(leaf), (path, leaf))
     leaves = [leaf for _, leaf in first.values()]
-    labels = [_tree.path_string(path, root_label(model)) for path, _ in first.values()]
-    group = Group(leaves, extra=tuple(labels))
+    names = [tuple(map(_tree.key_name, path)) for path, _ in first.values()]
+    group = Group(leaves)
     tokens = {path: leaf.token for path, leaf, _ in found}
     try:
         tree = make_gather(opt_state, tokens, lambda x, k: f"{x}.token is {k}") if tokens else None
@@ -350,10 +366,17 @@ def _make_plan(who: str, opt_state: Any, model: Any) -> Plan:
             f"{who} expects the state tree that setup gave, got a {type(opt_state).__name__} with "
             "parts of one. Pass opt_state as it is."
         ) from None
-    plan = Plan(tree, group, store, labels, _frozen_paths(opt_state, model), leaves, {}, {})
-    _recent.insert(0, (type(model), plan))
-    del _recent[_RECENT:]
-    return plan
+    frozen = _frozen_paths(opt_state, model)
+    plan = Plan(tree, group, weakref.ref(store, _forget), names, frozen, {}, next(_numbers))
+    if tree is not None:
+        _recent.insert(0, (type(model), plan))
+        del _recent[_RECENT:]
+    return plan, store
+
+
+def _forget(store: Any) -> None:
+    """The plans of a state that is gone go with it."""
+    _recent[:] = [pair for pair in _recent if pair[1].store is not store]
 
 
 def _changeable(model: Any) -> bool:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from fluxax import _tree
 from fluxax._compile import _boxes as boxes
-from fluxax._compile._spec import Again, Arr, Box, Num, Part, Spec
+from fluxax._compile._spec import Again, Arr, Box, Num, Part, Spec, Tied
+
+
+class Tie(NamedTuple):
+    """The place of an input whose gradient stands elsewhere, where it was found first."""
+
+    index: int
 
 
 def nests_of(specs: list[Spec], n_arrays: int) -> list[Any]:
@@ -20,7 +26,7 @@ def nests_of(specs: list[Spec], n_arrays: int) -> list[Any]:
 def nest_of(
     spec: Spec, n_arrays: int, seen: dict[int, Box], above: frozenset[int] = frozenset()
 ) -> Any:
-    """How a gradient is nested: an input's number, `None`, or (kind, names, parts).
+    """How a gradient is nested: an input's number, a `Tie`, `None`, or (make, parts).
 
     Args:
         seen: boxes that were met, by number.
@@ -28,6 +34,8 @@ def nest_of(
     """
     if isinstance(spec, Arr):
         return spec.index
+    if isinstance(spec, Tied):
+        return Tie(spec.index)
     if isinstance(spec, Num):
         return None if spec.index is None else n_arrays + spec.index
     if isinstance(spec, Again) and spec.number in seen and spec.number not in above:
@@ -43,7 +51,11 @@ def nest_of(
 
 def _emptied(nest: Any) -> Any:
     """A nest without gradients."""
-    return (nest[0], [_emptied(part) for part in nest[1]]) if isinstance(nest, tuple) else None
+    if isinstance(nest, int):
+        return Tie(nest)
+    if nest is None or isinstance(nest, Tie):
+        return nest
+    return nest[0], [_emptied(part) for part in nest[1]]
 
 
 def _structural(key: Any) -> bool:
@@ -80,9 +92,26 @@ _NESTS: dict[Any, Any] = {
 
 def nested(nest: Any, grads: dict[int, Any]) -> Any:
     """A gradient in its nested form, from the gradients by input."""
-    if nest is None:
+    if nest is None or isinstance(nest, Tie):
         return None
     if isinstance(nest, int):
         return grads.get(nest)
     make, parts = nest
     return make([nested(p, grads) for p in parts])
+
+
+def inputs_at(nest: Any) -> dict[tuple[Any, ...], int]:
+    """By the names that lead to it: which input stands at each place of an argument."""
+    numbers = _numbers(nest)
+    found = ((tuple(map(_tree.key_name, path)), v) for path, v in _tree.walk(numbers))
+    return {names: number for names, number in found if number is not None}
+
+
+def _numbers(nest: Any) -> Any:
+    """The numbers of inputs, nested like the argument."""
+    if nest is None or isinstance(nest, int):
+        return nest
+    if isinstance(nest, Tie):
+        return nest.index
+    make, parts = nest
+    return make(list(map(_numbers, parts)))

@@ -32,12 +32,24 @@ _sites: OrderedDict[Any, Site] = OrderedDict()
 _lock = threading.RLock()
 
 
+_others: list[Callable[[], None]] = []
+
+
+def at_clear(forget: Callable[[], None]) -> None:
+    """Have `clear_cache` call this, too: for what later rooms keep."""
+    _others.append(forget)
+
+
 def clear_cache() -> None:
-    """Forget every compiled objective, and what `explain` knows of them."""
+    """Forget every compiled program, and what `explain` knows of them; their memory is free."""
     with _lock:
+        for site in _sites.values():
+            site.release()
         _sites.clear()
         _explain.clear()
         _reads.clear()
+        for forget in _others:
+            forget()
 
 
 Frozen = Callable[[], frozenset[int]]  # ids of the Modules below frozen nodes, for a trace
@@ -108,7 +120,7 @@ def _new_site(code: Any, f: Any, purpose: Purpose) -> Site:
         record = _explain.record_for((id(code), purpose.name, purpose.differentiated), where)
         site = _sites[id(code), purpose] = Site(code, record)
         if len(_sites) > _SITES:
-            _sites.popitem(last=False)
+            _sites.popitem(last=False)[1].release()
         return site
 
 

@@ -66,3 +66,11 @@ class Site:
         if len(self.table) > _PROGRAMS:
             _, old = self.table.popitem(last=False)
             self.recent = tuple(e for e in self.recent if e is not old)
+            old.program.release()
+
+    def release(self) -> None:
+        """Let go of all programs."""
+        for entry in self.table.values():
+            entry.program.release()
+        self.table.clear()
+        self.recent = ()

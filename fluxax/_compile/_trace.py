@@ -243,7 +243,6 @@ class Trace:
                 i for i, leaf in enumerate(leaves) if leaf and i < program.n_arrays
             ]
         program.nests = nests_of(self.arguments, program.n_arrays)
-        program.labels = capture.labels
         if self.outside:
             program.alone = _named_alone(self.function) & frozenset(range(self.arrays_of_arguments))
         return program

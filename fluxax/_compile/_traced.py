@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,9 @@ class Write(NamedTuple):
     label: str
 
 
+_BUILT = 64
+
+
 class Program:
     """A traced function: its jaxpr, what comes in and out, and what was found about it."""
 
@@ -31,12 +35,31 @@ class Program:
         self.nests: list[Any] = []  # how the gradient of each argument is nested
         self.n_arrays = 0
         self.n_leaves = 0  # inputs that may have a gradient
-        self.labels: list[str] = []  # of the array inputs
         self.alone: frozenset[int] = frozenset()  # inputs that stand in variables only
         self.parameters: list[int] | None = None  # for a training step: inputs that it may change
         self.places: Any = None  # and where those stand
         self.call: Any = None
-        self.extra: dict[Any, Any] = {}  # programs that later rooms build around this one
+        self.extra: OrderedDict[Any, Any] = OrderedDict()  # what later rooms build around this one
+        self.by_plan: dict[int, Any] = {}  # the same, by who uses it
+
+    def keep(self, key: Any, built: Any) -> None:
+        """Keep what was built around this program; the oldest goes when there is too much."""
+        self.extra[key] = built
+        if len(self.extra) > _BUILT:
+            self.extra.popitem(last=False)
+        self.by_plan.clear()
+
+    def use(self, number: int, built: Any) -> None:
+        """Note who uses what, so that it is found fast."""
+        if len(self.by_plan) > _BUILT:
+            self.by_plan.clear()
+        self.by_plan[number] = built
+
+    def release(self) -> None:
+        """Let go of what was compiled, at once, though a cycle leads to it."""
+        self.call = None
+        self.extra.clear()
+        self.by_plan.clear()
 
     def compile_run(self) -> Any:
         """The program without a gradient, to be called with its inputs."""

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fluxax._compile._program import at_clear
 from fluxax._module import static_key
 from fluxax.optimisers._hyper import Pack, Timed, pack_dtype, value_at
 from fluxax.optimisers._meeting import Place, rehearsing, restart
@@ -178,9 +179,7 @@ def program_for(key: Any, make: Any) -> Any:
     return found
 
 
-def clear_programs() -> None:
-    """Forget every compiled update."""
-    _programs.clear()
+at_clear(_programs.clear)
 
 
 def size_for(rules: list[Any]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from functools import partial
 from itertools import starmap
 from operator import setitem
@@ -13,7 +15,7 @@ import numpy as np
 
 from fluxax import _tree
 from fluxax._compile._dispatch import Donating, ShapeMiss, no_leaks, watching
-from fluxax._compile._traced import Program
+from fluxax._compile._program import at_clear
 from fluxax._gradient import FlatGradient
 from fluxax._implicit._params import Params
 from fluxax._implicit._styles import check_held, check_update
@@ -116,14 +118,14 @@ def _cast(grad: Any, x: Any) -> Any:
 
 
 class Plan(NamedTuple):
-    """How to run one `update` again without looking at everything."""
+    """How to run one `update` again without looking at everything; it goes when the state does."""
 
     tree: Gather
     model: Gather
     grad: Gather | None
-    flat: tuple[Program, list[int]] | None  # for a gradient nobody looked at: program, positions
+    flat: tuple[Any, list[int]] | None  # for a gradient nobody looked at: program (weak), positions
     group: Group
-    store: Store
+    store: Callable[[], Store | None]  # weak
     program: Update
     which: list[int]  # by place in the model: which leaf
     firsts: list[int]  # by leaf: its first place
@@ -132,6 +134,12 @@ class Plan(NamedTuple):
 
 _recent: list[Plan] = []
 _RECENT = 8
+at_clear(_recent.clear)
+
+
+def _forget(store: Any) -> None:
+    """The plans of a state that is gone go with it."""
+    _recent[:] = [plan for plan in _recent if plan.store is not store]
 
 
 def update(opt_state: Any, model: Any, grad: Any) -> tuple[Any, Any]:
@@ -187,9 +195,10 @@ def _by_params(opt: Any, ps: Params, gs: Any) -> tuple[Any, Any]:
 
 
 def _gathered(plan: Plan, opt_state: Any, model: Any, grad: Any) -> Any:
-    """The parameters, their owners and the gradients, if the plan is for these."""
+    """The store, the parameters, their owners and the gradients, if the plan is for these."""
     leaves = plan.tree.read(opt_state)
-    if leaves is None or leaves[0][0].store is not plan.store:
+    store = None if leaves is None else leaves[0][0].store
+    if store is None or plan.store() is not store:
         return None
     if plan.group.stale:  # a part was frozen or thawed, or a rule asks for another program
         _recent[:] = [p for p in _recent if p is not plan]
@@ -199,17 +208,17 @@ def _gathered(plan: Plan, opt_state: Any, model: Any, grad: Any) -> Any:
         return None
     pending = grad.__dict__.get("__pending__") if type(grad) is _tree.Node else None
     if pending is not None and type(pending) is FlatGradient:
-        if plan.flat is None or plan.flat[0] is not pending.program:
+        if plan.flat is None or plan.flat[0]() is not pending.program:
             return None
-        return found[0], found[1], [pending.flat[k] for k in plan.flat[1]]
+        return store, found[0], found[1], [pending.flat[k] for k in plan.flat[1]]
     grads = None if plan.grad is None else plan.grad.read(grad)
-    return None if grads is None else (found[0], found[1], grads[0])
+    return None if grads is None else (store, found[0], found[1], grads[0])
 
 
 def _run(plan: Plan, got: Any, model: Any) -> Any:
     """Run the program and put the results into place; `ShapeMiss` if it is for other arrays."""
-    arrays, owners, grads = got
-    store, program = plan.store, plan.program
+    store, arrays, owners, grads = got
+    program = plan.program
     xs = arrays if plan.plain else [arrays[k] for k in plan.firsts]
     if store.shared:
         store.owned()
@@ -217,12 +226,14 @@ def _run(plan: Plan, got: Any, model: Any) -> Any:
         program.settle(xs, grads, store.arrays, store.counts)
     arguments = (xs, grads, store.arrays, store.counts, plan.group.vector(program.numbers))
     call = program.program.watched if watching() else program.program.call
-    return whole(call, arguments, partial(_commit, plan, owners, arrays, model))
+    return whole(call, arguments, partial(_commit, plan, store, owners, arrays, model))
 
 
-def _commit(plan: Plan, owners: list[Any], old: list[Any], model: Any, result: Any) -> Any:
+def _commit(
+    plan: Plan, store: Store, owners: list[Any], old: list[Any], model: Any, result: Any
+) -> Any:
     """Put new parameters and states into place; the model, or a new one if it can't be changed."""
-    plan.store.arrays, plan.store.counts, xs = result
+    store.arrays, store.counts, xs = result
     if plan.model.settable:
         new = xs if plan.plain else [xs[k] for k in plan.which]
         any(map(setitem, owners, plan.model.keys, new))
@@ -248,16 +259,17 @@ def _slowly(opt_state: Any, model: Any, grad: Any) -> tuple[Any, Any]:
         return _slowly(opt_state, model, grad)
     if len({id(leaf.store) for _, leaf, _ in found}) > 1:
         merge_stores([leaf for _, leaf, _ in found])
-    plan = _make_plan(opt_state, model, grad, grads, found, found[0][1].store, pending)
+    store = found[0][1].store
+    plan = _make_plan(opt_state, model, grad, grads, found, store, pending)
     if plan is None:
         return opt_state, model
     arrays, owners = plan.model.read(model)
     values = [grads[path] for path, leaf, _ in found if path in grads and not leaf.frozen]
     try:
-        model = _run(plan, (arrays, owners, values), model)
+        model = _run(plan, (store, arrays, owners, values), model)
     except ShapeMiss:  # all was checked, so it is for these arrays that it is to be traced now
         plan.program.rearm()
-        model = _run(plan, (arrays, owners, values), model)
+        model = _run(plan, (store, arrays, owners, values), model)
     _recent.insert(0, plan)
     del _recent[_RECENT:]
     return opt_state, model
@@ -294,7 +306,7 @@ def _make_plan(
         grad=_grad_gather(grad, present) if pending is None else None,
         flat=None if pending is None else _flat_positions(pending, present, grads),
         group=group,
-        store=store,
+        store=weakref.ref(store, _forget),
         program=_programs.program_for(key, lambda: Update(leaves, places)),
         which=which,
         firsts=[which.index(i) for i in range(len(leaves))],
@@ -330,4 +342,4 @@ def _plain(grad: Any, path: _tree.Path) -> bool:
 
 def _flat_positions(pending: FlatGradient, present: list[_tree.Path], grads: Any) -> Any:
     position = {id(g): k for k, g in enumerate(pending.flat)}
-    return pending.program, [position[id(grads[path])] for path in present]
+    return weakref.ref(pending.program), [position[id(grads[path])] for path in present]
