@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluxax import _tree
-from fluxax._instances import blank, slots_of, space_of
 from fluxax._compile._reach import Swap
 from fluxax._errors import no_numbers
+from fluxax._instances import blank, slots_of, space_of
 from fluxax._module import Module
 
 _NOTHING: Any = object()

@@ -18,9 +18,9 @@ from collections.abc import Container, Iterable
 from sys import getrefcount
 from typing import Any
 
-from fluxax._instances import space_of
 from fluxax._compile._reach import New, Reach, Swap
 from fluxax._compile._reads import is_user_module
+from fluxax._instances import space_of
 from fluxax._jax import Tracer
 
 _CACHE = type(functools.lru_cache(len))

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from fluxax._instances import slots_of, space_of
 from fluxax._compile._reads import (
     is_user_class,
     is_user_function,
     is_user_module,
     reads_of,
 )
+from fluxax._instances import slots_of, space_of
 from fluxax._jax import ArrayImpl, Tracer
 from fluxax._module import Module
 
