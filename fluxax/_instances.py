@@ -97,15 +97,17 @@ def _finalised(cls: type) -> Any:
 
 def _root(cls: type) -> type:
     """The class of Python that a class has its layout from."""
-    while _is_python(cls.__base__) and _layout(cls.__base__) == _layout(cls):
-        cls = cls.__base__
+    base: Any = cls.__base__
+    while _is_python(base) and _layout(base) == _layout(cls):
+        cls, base = base, base.__base__
     return cls
 
 
 def _shapes_for(root: type) -> Any:
     """Classes that may have a class's layout: one beside it, and one below if nobody is told."""
     slots = _slots_of(root)
-    yield _Shape(root.__base__, {} if slots is None else {"__slots__": slots})
+    base: Any = root.__base__
+    yield _Shape(base, {} if slots is None else {"__slots__": slots})
     told = next(c for c in root.__mro__ if "__init_subclass__" in vars(c))
     if type(root) is type and (told is object or told.__module__.startswith("fluxax.")):
         yield _Shape(root, {} if root.__dictoffset__ else {"__slots__": ()})

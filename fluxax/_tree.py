@@ -258,10 +258,6 @@ def _new_pytree(old: Any, parts: list[Any]) -> Any:
     return jax.tree.flatten(old, is_leaf=lambda v: v is not old)[1].unflatten(parts)
 
 
-def _pytree_parts(value: Any) -> list[tuple[Any, Any]]:
-    return list(default_registry.flatten_one_level_with_keys(value)[0])
-
-
 LIST = Kind(lambda v: [(SequenceKey(i), x) for i, x in enumerate(v)], _new_list, _set_item)
 TUPLE = Kind(LIST.parts, _new_tuple, None)
 NAMED_TUPLE = Kind(
@@ -284,7 +280,7 @@ DATACLASS = Kind(
     lambda owner, key, part: object.__setattr__(owner, key_name(key), part),
 )
 FROZEN_DATACLASS = DATACLASS._replace(assign=None)
-PYTREE = Kind(_pytree_parts, _new_pytree, None)
+PYTREE = Kind(lambda v: list(default_registry.flatten_one_level_with_keys(v)[0]), _new_pytree, None)
 
 _kinds: dict[type, Kind | None] = {}
 

@@ -11,7 +11,58 @@ import enum
 import functools
 import types
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
+
+from fluxax._compile._explain import switches
+from fluxax._compile._program import find
+from fluxax._compile._run import is_users_own
+from fluxax._compile._site import Purpose
+from fluxax._jax import tracing
+
+
+class Whole(NamedTuple):
+    """Arguments that are ints: those that the function needs as such, and those nobody can tell."""
+
+    needed: frozenset[int]
+    doubtful: frozenset[int]
+
+
+def whole_numbers(
+    f: Any, args: tuple[Any, ...], differentiated: tuple[bool, ...], known: dict[int, bool] | None
+) -> Whole:
+    """Which of the ints to differentiate by the function needs as integers; it is not run for that.
+
+    Args:
+        known: which of them a trace found to be real numbers; `None` if there was none.
+    """
+    ints = [i for i, arg in enumerate(args) if differentiated[i] and type(arg) is int]
+    uses = {i: use_of(f, i) for i in ints}
+    needed = {i for i, use in uses.items() if use is Use.WHOLE}
+    unclear = {i for i, use in uses.items() if use is Use.OTHER}
+    if unclear and tracing():
+        return Whole(frozenset(needed), frozenset(unclear))
+    if unclear and known is None:
+        known = _tried(f, args)
+    needed |= {i for i in unclear if not (known or {}).get(i)}
+    return Whole(frozenset(needed), frozenset())
+
+
+def _tried(f: Any, args: tuple[Any, ...]) -> dict[int, bool]:
+    """Which ints a trace, on copies of everything, found to be real numbers."""
+    before = switches.eager, switches.strict
+    switches.eager = switches.strict = False
+    try:
+        found = find(f, args, Purpose("gradient", (True,) * len(args)))
+        if found is None:
+            return {}
+        return {i: found.site.ints.get(i, True) for i in range(len(args))}
+    except BaseException as error:
+        if isinstance(error, Exception) or is_users_own(error):
+            return {}  # it will come again where it counts
+        raise
+    finally:
+        switches.eager, switches.strict = before
+        switches.pending = switches.ints = None
 
 
 class Use(enum.Enum):
