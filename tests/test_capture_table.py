@@ -24,7 +24,7 @@ from capture_table_holders import HOLDERS
 from capture_table_places import PLACES
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def programs() -> Iterator[None]:
     """Cells that compute the same share their XLA program."""
     with shared_programs():
