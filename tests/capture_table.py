@@ -43,8 +43,8 @@ PATTERNS = {
     "call 7": (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 5.0, 5.0, 3.0),
 }
 
-#: Where nobody asks for more, each read is tried in so many places, ordinary ones in twice as many.
-TURNS = range(4)
+#: Where nobody asks for more, each read is tried in two places, an ordinary one in eight.
+TURNS = range(2)
 
 #: Whether an objective is also read inside JAX's transformations, which keep traces of their own.
 INNER = True
@@ -105,16 +105,17 @@ def cells(
     Args:
         holder: a row of the table.
         turns: which of the places of a read, counted from one that is its own; an ordinary read
-            is tried in two places at each turn. `None`: in all places.
+            is tried in four places at each turn. `None`: in all places.
         every: each cell with every pattern.
         inner: whether places inside JAX's own transformations are among them.
     """
     start, patterns = list(HOLDERS).index(holder.name), list(PATTERNS)
     places = [place for place in PLACES.values() if inner or not place.inner]
     for i, read in enumerate(holder.reads):
-        halves = (0, 16) if read in holder.ordinary else (0,)
-        steps = [4 * turn + half for turn in turns or () for half in halves]
-        for j, step in enumerate(range(len(places)) if turns is None else steps):
+        four = 4 if read in holder.ordinary else 1
+        steps = [n for turn in turns or () for n in range(four * turn, four * (turn + 1))]
+        steps = range(len(places)) if turns is None else [4 * n + n // 8 for n in steps]
+        for j, step in enumerate(steps):
             place = places[(7 * (start + i) + step) % len(places)]
             for pattern in patterns if every else [patterns[(start + i + j) % 3]]:
                 yield Cell(holder, read, place, pattern)
@@ -315,7 +316,7 @@ def main() -> None:
     parser.add_argument("-p", "--place", default="", help="only places with this in their name")
     parser.add_argument("-r", "--read", default="", help="only reads with this text")
     parser.add_argument("-v", "--verbose", action="store_true", help="all that is not compiled")
-    parser.add_argument("--turns", type=int, default=len(TURNS), help="places of each read")
+    parser.add_argument("--turns", type=int, default=len(TURNS), help="more: more places")
     parser.add_argument("--outer", action="store_true", help="not inside jit and scan")
     parser.add_argument("--all", action="store_true", help="every place with every pattern")
     chosen = parser.parse_args()
