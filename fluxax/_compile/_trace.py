@@ -11,6 +11,7 @@ import numpy as np
 
 from fluxax._compile import _boxes as boxes
 from fluxax._compile import _explain
+from fluxax._compile._bystanders import garbage_waits, living
 from fluxax._compile._capture import Capture
 from fluxax._compile._effects import ArrayWrite, random_state, restore, restore_random
 from fluxax._compile._guard import make_guard
@@ -147,7 +148,8 @@ class Trace:
         if self.capture.fixed_data and self.capture.remembering:
             forget_traces()
         try:
-            closed = jax.make_jaxpr(self._flat)(*arrays, *numbers)
+            with garbage_waits():
+                closed = jax.make_jaxpr(self._flat)(*arrays, *numbers)
         finally:
             touched = restore(before)
             randomness = restore_random(state)
@@ -166,6 +168,9 @@ class Trace:
         rebuild = Rebuild(arrays, _Captured(arrays, still), numbers)
         tripwire = self.tripwire = Tripwire()
         tripwire.codes = self.capture.fixed_codes
+        tripwire.numbers = list(numbers)
+        classes = [b.value for b in self.capture.fixed_boxes if b.how is boxes.CLASS]
+        tripwire.alive = living(classes)
         args = rebuild.arguments(self.arguments[self.outside :])
         f = rebuild.function(self.function)
         tripwire.spaces = dict.fromkeys(rebuild.spaces())
