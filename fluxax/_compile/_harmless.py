@@ -7,15 +7,15 @@ those; what can be listed are those that are safe, and any other makes the funct
 
 from __future__ import annotations
 
-from types import BuiltinFunctionType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from fluxax._compile._poison import FORBIDDEN
 
 #: Modules, and modules of types, whose C functions and methods only compute.
 _MODULES = frozenset(
-    "builtins math cmath _operator operator itertools _functools functools _collections collections "
-    "_collections_abc _abc _bisect _heapq _struct binascii zlib _json _codecs _sre re unicodedata "
+    "builtins math cmath _operator operator itertools _functools functools _collections "
+    "collections _collections_abc _abc _bisect _heapq _struct binascii zlib _json _codecs _sre re unicodedata "
     "_string string array _statistics types typing _typing enum _stat _opcode _md5 _sha1 _sha2 "
     "_sha256 _sha512 _sha3 _blake2 _hashlib marshal _csv ml_dtypes datetime".split()
 )
@@ -56,8 +56,8 @@ _OF_PACKAGES = frozenset(
 )
 
 
-def key_of(function: BuiltinFunctionType) -> tuple[Any, str]:
-    """What a verdict on a C function depends on: its module or its owner's type, and its name."""
+def key_of(function: Any) -> tuple[Any, str]:
+    """What the verdict on a C function depends on: its module or its owner's type, and its name."""
     owner: Any = function.__self__
     kind = type(owner)
     if owner is None or issubclass(kind, ModuleType) or kind.__name__ == "PyCapsule":

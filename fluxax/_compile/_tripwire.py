@@ -4,8 +4,7 @@ Every call in this thread is looked at, as a profiler does. These end the attemp
 
 - a frame of user code whose globals are not one of our copies (a callback in a C object);
 - a C function that is not known to be harmless, called by user code or by a package for it;
-- JAX's "abstract value" errors, also where user code swallows them; a traced array formatted;
-- a question to a number that is an input, which a Python number would answer otherwise.
+- JAX's "abstract value" errors, also where user code swallows them; a traced array formatted.
 
 What only happens to run meanwhile (finalisers, suspended generators, handlers) is not the
 function's: it is let alone, with all that it calls. `docs/design/capture.md`, "Sensors".
@@ -27,7 +26,6 @@ import jaxlib
 from fluxax._compile._bystanders import GENERATORS, happens, is_callback, start_of
 from fluxax._compile._harmless import is_harmless, key_of, name_of
 from fluxax._compile._reads import is_user_file
-from fluxax._compile._rebuild import NUMBER_NEEDED
 from fluxax._compile._spec import Sidestep
 from fluxax._jax import Tracer
 
@@ -43,33 +41,19 @@ _ERRORS = {
 }
 
 
-def _codes(*names: str) -> set[CodeType]:
-    """The code of methods and properties of JAX's tracers."""
-    found = set()
-    for name in names:
-        value = getattr(Tracer, name, None)
-        value = value.fget if isinstance(value, property) else value
-        code = getattr(value, "__code__", None)
-        if isinstance(code, CodeType):
-            found.add(code)
-    return found
-
-
-_TEXTS = _codes("__repr__", "__str__", "__format__")
-#: What a Python number has not, or answers otherwise. (`ndim`, `shape`, … share one code.)
-_QUESTIONS = _codes(
-    *"dtype ndim size shape weak_type vma sharding committed device at __getattr__ __hash__ "
-    "__iter__ __reversed__ __len__ tolist tobytes devices addressable_shards".split()
-)
+_TEXTS = {
+    code
+    for name in ("__repr__", "__str__", "__format__")
+    if (code := getattr(getattr(Tracer, name), "__code__", None)) is not None
+}
 
 # --- whose code it is: worked out once per code object ------------------------------------
 
-QUIET, PACKAGE, USER, NEEDS, ASKS, DYING, CALLBACK = range(7)
+QUIET, PACKAGE, USER, NEEDS, DYING, CALLBACK = range(6)
 _kinds: dict[int, int] = {}
 _kept: dict[int, CodeType] = {}  # alive, so that no other code gets the id
-for _kind, _found in ((NEEDS, {*_ERRORS, *_TEXTS}), (ASKS, _QUESTIONS)):
-    for _code in _found:
-        _kinds[id(_code)], _kept[id(_code)] = _kind, _code
+for _code in (*_ERRORS, *_TEXTS):
+    _kinds[id(_code)], _kept[id(_code)] = NEEDS, _code
 
 #: Inside these everything is allowed, until they call user code again.
 _TRUSTED = (
@@ -103,7 +87,6 @@ class Tripwire:
     Attributes:
         spaces: ids of the namespaces that rebuilt functions run in.
         codes: ids of the code objects that may run as they are.
-        numbers: the tracers of the numbers that are inputs.
         alive: ids of what was there before and has a finaliser that the function reaches.
     """
 
@@ -111,7 +94,6 @@ class Tripwire:
         self.reason: str | None = None
         self.spaces: dict[int, Any] = {}
         self.codes: set[int] = set()
-        self.numbers: list[Any] = []
         self.alive: set[int] = set()
         self._bystander: int | None = None  # id of the frame that only happens to run
         self._started: set[int] = set()  # ids of the frames of generators that began in here
@@ -161,7 +143,7 @@ class Tripwire:
                 self._leave(frame, arg)
         elif event == "call":
             self._called(kind, frame)
-        elif event == "c_call" and (kind == USER or kind == PACKAGE):
+        elif event == "c_call" and kind in (USER, PACKAGE):
             key = (key_of(arg), kind)
             if key not in self._verdicts:
                 self._verdicts[key] = is_harmless(key[0], kind == PACKAGE)
@@ -188,14 +170,15 @@ class Tripwire:
         code = frame.f_code
         if kind == NEEDS:
             self._value_needed(frame)
-        elif kind == ASKS:
-            self._asked(frame)
-        elif kind == DYING or (kind == CALLBACK and is_callback(frame)):
-            self._bystander = id(frame)
-        elif code.co_flags & GENERATORS and not self._own_generator(frame):
+        elif self._happens_in_package(kind, frame) or (
+            code.co_flags & GENERATORS and not self._own_generator(frame)
+        ):
             self._bystander = id(frame)
         elif kind == USER:
             self._called_user(frame)
+
+    def _happens_in_package(self, kind: int, frame: FrameType) -> bool:
+        return kind == DYING or (kind == CALLBACK and is_callback(frame))
 
     def _own_generator(self, frame: FrameType) -> bool:
         """Whether a generator began in this trace; one that was suspended before is no part of it.
@@ -238,25 +221,11 @@ class Tripwire:
             how = _ERRORS.get(frame.f_code, "print, str or an f-string")
             self.reason = f"it needs the value of a traced array ({how}){self._where(frame)}"
 
-    def _asked(self, frame: FrameType) -> None:
-        """A question to a tracer: if it is a number's, the number must become a constant again."""
-        if not self.numbers:
-            return
-        user, _ = _users_of(frame.f_back)
-        if user is None:
-            return
-        names, values = frame.f_code.co_varnames, frame.f_locals
-        tracer, name = values.get(names[0]), values.get("name", "")
-        if isinstance(name, str) and name.startswith("__"):
-            return  # Python and JAX themselves ask
-        if any(tracer is n for n in self.numbers):
-            raise Sidestep(NUMBER_NEEDED)
-
     # -- calls of C functions
 
     def _called_c(self, frame: FrameType, key: tuple[Any, str]) -> None:
-        """A C function that may do anything is about to be called; stop it if it is for the user."""
-        user, by = _users_of(frame)
+        """A C function that may do anything is about to be called: stop it if the user asked."""
+        user, by = users_of(frame)
         if user is None or _guards_numpy(frame):
             return
         way = f" (by way of {by.f_code.co_name})" if by is not None else ""
@@ -285,15 +254,18 @@ def _is_users(frame: FrameType) -> bool | None:
     return True if kind == USER else None if kind in (PACKAGE, DYING, CALLBACK) else False
 
 
-def _users_of(frame: FrameType | None) -> tuple[FrameType | None, FrameType | None]:
+def users_of(frame: FrameType | None) -> tuple[FrameType | None, FrameType | None]:
     """The user's frame for which a package works, and the package's that it called.
 
     `None` for it if the package works for JAX, for us, or for Python's import.
     """
     by = None
-    while frame is not None and (users := _is_users(frame)) is None:
+    while frame is not None:
+        users = _is_users(frame)
+        if users is not None:
+            return (frame if users else None), by
         frame, by = frame.f_back, frame
-    return (frame if frame is not None and users else None), by
+    return None, by
 
 
 def _guards_numpy(frame: FrameType | None) -> bool:
