@@ -11,7 +11,6 @@ import dis
 import gc
 import inspect
 import logging
-import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -89,6 +88,6 @@ def _of_python(value: Any, frame: FrameType) -> bool:
     """Whether an argument is one that only Python itself passes."""
     if value is None:
         return False
-    if value is frame.f_back or type(value) is sys.UnraisableHookArgs:  # of a signal's handler
-        return True
+    if value is frame.f_back or type(value).__name__ == "UnraisableHookArgs":
+        return True  # a signal's handler, or what tells of an error in a finaliser
     return issubclass(type(value), weakref.ref) and value() is None

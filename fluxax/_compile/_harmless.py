@@ -7,6 +7,7 @@ those; what can be listed are those that are safe, and any other makes the funct
 
 from __future__ import annotations
 
+import inspect
 from types import ModuleType
 from typing import Any
 
@@ -14,10 +15,10 @@ from fluxax._compile._poison import FORBIDDEN
 
 #: Modules, and modules of types, whose C functions and methods only compute.
 _MODULES = frozenset(
-    "builtins math cmath _operator operator itertools _functools functools _collections "
-    "collections _collections_abc _abc _bisect _heapq _struct binascii zlib _json _codecs _sre re unicodedata "
-    "_string string array _statistics types typing _typing enum _stat _opcode _md5 _sha1 _sha2 "
-    "_sha256 _sha512 _sha3 _blake2 _hashlib marshal _csv ml_dtypes datetime".split()
+    """builtins math cmath _operator operator itertools _functools functools _collections
+    collections _collections_abc _abc _bisect _heapq _struct binascii zlib _json _codecs _sre re
+    unicodedata _string string array _statistics types typing _typing enum _stat _opcode _md5 _sha1
+    _sha2 _sha256 _sha512 _sha3 _blake2 _hashlib marshal _csv ml_dtypes datetime""".split()
 )
 #: The same, with all that is below them. SciPy draws only from NumPy's random states.
 _PACKAGES = frozenset(("jax", "jaxlib", "numpy", "scipy"))
@@ -27,7 +28,8 @@ _ALSO = frozenset(
     "posix.fspath nt.fspath sys.intern sys._getframe sys._getframemodulename sys.getsizeof "
     "sys.exc_info sys.exception sys.getrecursionlimit sys.getdefaultencoding sys.audit "
     "sys.getfilesystemencoding sys.getfilesystemencodeerrors sys.is_finalizing _thread.get_ident "
-    "_thread.allocate_lock _thread.RLock _weakref.proxy _weakref._remove_dead_weakref".split()
+    "_thread.allocate_lock _thread.RLock _weakref.proxy _weakref._remove_dead_weakref "
+    "io.text_encoding _io.text_encoding".split()
 )
 _TYPES = frozenset("_thread.lock _thread.RLock _io.StringIO _io.BytesIO".split())
 
@@ -70,7 +72,7 @@ def name_of(key: tuple[Any, str]) -> str:
     place, name = key
     if not isinstance(place, type):
         return f"{place}.{name}"
-    for cls in (*place.__mro__, *type(place).__mro__):
+    for cls in (*inspect.getmro(place), *inspect.getmro(type(place))):
         if name in vars(cls):
             return f"{cls.__module__}.{cls.__qualname__}.{name}"
     return f"{place.__module__}.{place.__qualname__}.{name}"
