@@ -361,15 +361,26 @@ def test_a_finaliser_below_jax_is_its_own_too() -> None:
     assert len(SEEN) == 2 * n > 0
 
 
-def test_an_older_object_of_the_same_class_is_let_go(package: Any) -> None:
+class Registered:
+    """Its method and its finaliser write to one list; the method would be undone in a trace."""
+
+    def __del__(self) -> None:
+        SEEN.append("died")
+
+    def loss(self, w: Any) -> Any:
+        return jnp.sum(w**2) * (1 if SEEN is not None else 0)
+
+
+def test_what_a_bystander_writes_is_not_undone(package: Any) -> None:
     def f(w: Any) -> Any:
         package.drop()
-        return jnp.sum(w**2) * (1 if issubclass(Dying, Dying) else 0)
+        return model.loss(w) * (1 if issubclass(Registered, Registered) else 0)
 
-    package.KEPT.append(Dying())
-    fx.withgradient(f, W)
+    model = Registered()
+    package.KEPT.append(Registered())
+    assert float(quietly(lambda: fx.withgradient(f, W))[0]) == 5.0
     assert SEEN == ["died"]
-    assert record().compiled
+    assert float(quietly(lambda: fx.withgradient(f, W))[0]) == 5.0
 
 
 def test_a_generator_from_outside_that_is_asked(package: Any) -> None:
@@ -545,7 +556,7 @@ def test_what_only_computes_is_compiled(name: str) -> None:
     assert record().compiled, record().reasons
     with fx.eager():
         want, (expected,) = fx.withgradient(f, W)
-    np.testing.assert_allclose(value, want, rtol=1e-5)
+    np.testing.assert_allclose(value, want, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
 
 

@@ -48,7 +48,7 @@ class Trace:
         self.writes: list[tuple[Box, str, Any]] = []
         self.shape: Any = None
         self.n_outputs = 0
-        self.tripwire = Tripwire()
+        self.tripwire, self.before = Tripwire(), []
         self.arrays_of_arguments = _count_arrays(arguments)
         # the function reads the parameters of Params itself: they are not passed to it
         self.outside = bool(arguments) and isinstance(arguments[0].value, Live)
@@ -145,6 +145,7 @@ class Trace:
             float(n) if i in self.capture.real else n for i, n in enumerate(self.capture.values)
         ]
         before = [(box, box.how.now(box.value)) for box in self.capture.fixed_boxes if box.how.now]
+        self.before = before
         state = np.random.get_state(), random_state()
         if self.capture.fixed_data and self.capture.remembering:
             forget_traces()
@@ -171,7 +172,7 @@ class Trace:
         tripwire.codes = self.capture.fixed_codes
         watch(n for i, n in enumerate(numbers) if i not in self.capture.real)
         classes = [b.value for b in self.capture.fixed_boxes if b.how is boxes.CLASS]
-        tripwire.alive = living(classes)
+        tripwire.alive, tripwire.before = living(classes), self.before
         args = rebuild.arguments(self.arguments[self.outside :])
         f = rebuild.function(self.function)
         tripwire.spaces = dict.fromkeys(rebuild.spaces())

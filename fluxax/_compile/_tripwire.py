@@ -24,6 +24,7 @@ import jax
 import jaxlib
 
 from fluxax._compile._bystanders import GENERATORS, happens, is_callback, start_of
+from fluxax._compile._effects import Before, accept, contents
 from fluxax._compile._harmless import is_harmless, key_of, name_of
 from fluxax._compile._reads import is_user_file
 from fluxax._compile._spec import Sidestep
@@ -88,6 +89,7 @@ class Tripwire:
         spaces: ids of the namespaces that rebuilt functions run in.
         codes: ids of the code objects that may run as they are.
         alive: ids of what was there before and has a finaliser that the function reaches.
+        before: what will be compared after the trace; what bystanders change in there may stay.
     """
 
     def __init__(self) -> None:
@@ -95,6 +97,8 @@ class Tripwire:
         self.spaces: dict[int, Any] = {}
         self.codes: set[int] = set()
         self.alive: set[int] = set()
+        self.before: Before = []
+        self._found: list[Any] = []
         self._bystander: int | None = None  # id of the frame that only happens to run
         self._started: set[int] = set()  # ids of the frames of generators that began in here
         self._verdicts: dict[Any, bool] = {}
@@ -173,7 +177,7 @@ class Tripwire:
         elif self._happens_in_package(kind, frame) or (
             code.co_flags & GENERATORS and not self._own_generator(frame)
         ):
-            self._bystander = id(frame)
+            self._let(frame)
         elif kind == USER:
             self._called_user(frame)
 
@@ -198,21 +202,26 @@ class Tripwire:
             if own and dying not in self.alive:
                 self._trip(f"an object that it makes has a finaliser{_at(frame)}")
             self.alive.discard(dying)
-            self._bystander = id(frame)
+            self._let(frame)
         elif own:
             if self.reason is not None:
                 raise Sidestep(self.reason)
         elif happens(frame, _is_users):
-            self._bystander = id(frame)
+            self._let(frame)
         else:
             self._trip(
                 f"it calls {code.co_name} ({code.co_filename}:{code.co_firstlineno}) "
                 "in a way that cannot be followed"
             )  # before its first line runs
 
+    def _let(self, frame: FrameType) -> None:
+        """A bystander begins: nothing is looked at until it has ended."""
+        self._bystander, self._found = id(frame), contents(self.before)
+
     def _leave(self, frame: FrameType, result: Any) -> None:
         """A bystander has ended; a generator that gave something was asked for it."""
         self._bystander = None
+        accept(self.before, self._found)
         if frame.f_code.co_flags & GENERATORS and result is not None and self.reason is None:
             self.reason = f"it reads from a generator that began outside{self._where(frame)}"
 
