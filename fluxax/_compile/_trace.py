@@ -11,6 +11,7 @@ import numpy as np
 
 from fluxax._compile import _boxes as boxes
 from fluxax._compile import _explain
+from fluxax._compile._bystanders import garbage_waits, living
 from fluxax._compile._capture import Capture
 from fluxax._compile._dispatch import no_leaks
 from fluxax._compile._effects import ArrayWrite, random_state, restore, restore_random
@@ -19,6 +20,7 @@ from fluxax._compile._jaxpr import dependence, lonely_numbers
 from fluxax._compile._nest import nests_of
 from fluxax._compile._objective import BadLoss, check_loss, first_of, loss_array, objective
 from fluxax._compile._outputs import Recipe
+from fluxax._compile._questions import watch
 from fluxax._compile._reads import place_of
 from fluxax._compile._rebuild import Rebuild
 from fluxax._compile._site import Entry, Purpose, Site
@@ -50,7 +52,7 @@ class Trace:
         self.make: Any = None  # what the function returned, from the outputs
         self.returned: list[Box] = []  # what of it was the caller's
         self.n_outputs = 0
-        self.tripwire = Tripwire()
+        self.tripwire, self.before = Tripwire(), []
         self.arrays_of_arguments = _count_arrays(arguments)
         # the function reads the parameters of Params itself: they are not passed to it
         self.outside = bool(arguments) and isinstance(arguments[0].value, Live)
@@ -160,11 +162,12 @@ class Trace:
             float(n) if i in self.capture.real else n for i, n in enumerate(self.capture.values)
         ]
         before = [(box, box.how.now(box.value)) for box in self.capture.fixed_boxes if box.how.now]
+        self.before = before
         state = np.random.get_state(), random_state()
         if self.capture.fixed_data and self.capture.remembering:
             forget_traces()
         try:
-            with no_leaks():
+            with no_leaks(), garbage_waits():
                 closed = jax.make_jaxpr(self._flat)(*arrays, *numbers)
         finally:
             touched = restore(before)
@@ -184,6 +187,9 @@ class Trace:
         rebuild = Rebuild(arrays, _Captured(arrays, still), numbers)
         tripwire = self.tripwire = Tripwire()
         tripwire.codes = self.capture.fixed_codes
+        watch(n for i, n in enumerate(numbers) if i not in self.capture.real)
+        classes = [b.value for b in self.capture.fixed_boxes if b.how is boxes.CLASS]
+        tripwire.alive, tripwire.before = living(classes), self.before
         args = rebuild.arguments(self.arguments[self.outside :])
         f = rebuild.function(self.function)
         tripwire.spaces = dict.fromkeys(rebuild.spaces())
