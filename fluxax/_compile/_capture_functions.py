@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from fluxax._compile import _boxes as boxes
 from fluxax._compile._poison import FORBIDDEN, may_be_unsteady
 from fluxax._compile._reads import Reads, is_user_function, reads_of
-from fluxax._compile._spec import Again, Box, Is, Part, Sidestep, Spec
+from fluxax._compile._spec import Again, Box, Part, Sidestep, Spec
 from fluxax._compile._walk import Walk
 from fluxax._jax import JitFunction, holds, inner_function
 
@@ -37,7 +37,8 @@ class Functions(Walk):
         self.mention(reads)
         if self._fixed:
             self._fixed_function(f, reads)
-        box = self.box(f, label, boxes.FUNCTION, Is(code))
+        sizes = len(f.__defaults__ or ()), tuple(f.__kwdefaults__ or ()), tuple(f.__dict__)
+        box = self.box(f, label, boxes.FUNCTION, code, *sizes)
         box.checks.append(("{v}.__code__ is {k}", code))
         for i, cell in enumerate(f.__closure__ or ()):
             spec = self._cell(cell, code.co_freevars[i])
@@ -135,7 +136,8 @@ class Functions(Walk):
         return box
 
     def take_partial(self, p: functools.partial[Any], label: str) -> Spec:
-        box = self.box(p, label, boxes.PARTIAL, len(p.args), tuple(p.keywords))
+        sizes = len(p.args), tuple(p.keywords), tuple(p.__dict__)
+        box = self.box(p, label, boxes.PARTIAL, *sizes)
         box.checks.append(("len({v}.args) == {k}", len(p.args)))
         box.checks.append(("tuple({v}.keywords) == {k}", tuple(p.keywords)))
         box.parts.append(("{v}.func", "func", self.take(p.func, label)))

@@ -56,7 +56,8 @@ class Objects(Walk):
         if any(not isinstance(k, str) for k in found):
             return self._opaque(obj, label)
         names = [n for n, v in found.items() if whole or n in self.names or _single(v)]
-        box = self.box(obj, label, boxes.OBJECT, tuple(names), whole, len(found))
+        others = None if whole else frozenset(found) - set(names)
+        box = self.box(obj, label, boxes.OBJECT, tuple(names), others)
         self._sizes(box, obj, form, names, whole)
         self._class_of(box, type(obj))
         self._inside += module
@@ -139,6 +140,7 @@ class Objects(Walk):
             if function is not None:
                 wanted = name in self.names or (_is_dunder(name) and name not in _UNSEEN_METHODS)
                 if not is_user_function(function):
+                    self.tokens.append((f"{cls.__name__}.{name}", "value", Is(value)))
                     inner.checks.append((f"{{v}}.__dict__[{name!r}] is {{k}}", value))
                 elif wanted or constructed:
                     self._method(inner, cls, name, value)
@@ -185,7 +187,7 @@ class Objects(Walk):
         """An enum's member: there is one of it, so it is never copied."""
         kept, self._phase = self._phase, FIXED_PHASE
         try:
-            box = self.box(member, label, boxes.ENUM, Is(member))
+            box = self.box(member, label, boxes.ENUM, Is(member), tuple(vars(member)))
             box.checks.append(("{v} is {k}", member))
             space = vars(member)
             box.checks.append(("len({v}.__dict__) == {k}", len(space)))

@@ -165,12 +165,12 @@ def _changed(old: Any, new: Any) -> str:
             return f"{label} became an input"
         return f"{label} changed from {_sort(old)} to {_sort(new)}"
     if sort == "array":
+        if old[2] != new[2]:
+            return f"{label} changed shape from {old[2]} to {new[2]}"
         if old[3] != new[3]:
-            return f"{label} changed shape from {old[3]} to {new[3]}"
-        if old[4] != new[4]:
-            return f"{label} changed dtype from {dtype_name(old[4])} to {dtype_name(new[4])}"
-        if old[6] != new[6]:
-            return f"{label} is {'now' if new[6] else 'no longer'} what the gradient is taken by"
+            return f"{label} changed dtype from {dtype_name(old[3])} to {dtype_name(new[3])}"
+        if old[5] != new[5]:
+            return f"{label} is {'now' if new[5] else 'no longer'} what the gradient is taken by"
         return f"{label} changed from {_sort(old)} to {_sort(new)}"
     if sort in ("number", "value"):
         a, b = _text(old[2]), _text(new[2])
@@ -184,9 +184,9 @@ _WEAK = " of weak type (made of Python numbers alone; jnp.asarray(x, dtype) sett
 
 
 def _sort(token: Any) -> str:
-    weak = token[1] == "array" and token[5]
+    weak = token[1] == "array" and token[4]
     return {
-        "array": "a NumPy array" if token[2] is True else "a JAX array" + _WEAK * weak,
+        "array": "an array" + _WEAK * weak,
         "number": "a number",
         "value": "a value",
     }.get(token[1], article(token[1]))

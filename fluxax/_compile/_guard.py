@@ -212,7 +212,7 @@ class Emitter:
 
     def compile(
         self,
-        written: list[tuple[Box, str, Any]],
+        written: list[tuple[Box, str]],
         returned: list[Box],
         parameters: list[int] | None,
     ) -> Callable[..., Any]:
@@ -227,7 +227,7 @@ class Emitter:
             n = len(arrays) + len(set(self.apart.values()))
             self.lines.append(f"if len({{*map(id, ({', '.join(one)}))}}) != {n}: return None")
         numbers = [self.numbers[i] for i in sorted(self.numbers)]
-        owners = ", ".join(self.of(self.boxes[box.number], "{v}.__dict__") for box, _, _ in written)
+        owners = ", ".join(self.of(self.boxes[box.number], "{v}.__dict__") for box, _ in written)
         own = "".join(f"{self.boxes[box.number]}, " for box in returned)
         if parameters is None:
             self.lines.append(f"return [{', '.join(arrays + numbers)}], [{owners}], ({own})")
@@ -272,7 +272,7 @@ class Places(NamedTuple):
 def make_guard(
     function: Spec,
     arguments: list[Spec],
-    written: list[tuple[Box, str, Any]],
+    written: list[tuple[Box, str]],
     returned: list[Box],
     parameters: list[int] | None = None,
 ) -> tuple[Callable[..., Any], Places | None]:

@@ -108,13 +108,22 @@ def lonely_numbers(jaxpr: Jaxpr, numbers: dict[int, int]) -> set[int]:
     return bad
 
 
+#: A constant of the code, which Python would have met as well; `50` is one inside `jit` too.
+_LITERAL: Host = ("literal", frozenset())
+
+
 def _walk(jaxpr: Jaxpr, hosts: dict[Any, Host], bad: set[int]) -> list[Host | None]:
     for eqn in jaxpr.eqns:
-        operands = [hosts.get(v) if _is_var(v) else None for v in eqn.invars]
-        if any(operands):
-            for var, host in zip(eqn.outvars, _step(eqn, operands, bad), strict=True):
-                if host is not None:
-                    hosts[var] = host
+        operands = [hosts.get(v) if _is_var(v) else _LITERAL for v in eqn.invars]
+        if any(h is not None and h[1] for h in operands):
+            outs = _step(eqn, operands, bad)
+        elif eqn.primitive.name in _STRUCTURAL and operands[0] is _LITERAL:
+            outs = [_LITERAL]
+        else:
+            continue
+        for var, host in zip(eqn.outvars, outs, strict=True):
+            if host is not None:
+                hosts[var] = host
     return [hosts.get(v) if _is_var(v) else None for v in jaxpr.outvars]
 
 
@@ -123,7 +132,7 @@ def _step(eqn: Any, operands: list[Host | None], bad: set[int]) -> list[Host | N
     inner = called(eqn)
     if inner is not None:
         return _inside(inner, operands, bad)
-    found = [h for h in operands if h is not None]
+    found = [h for h in operands if h is not None and h[1]]
     which = frozenset().union(*(h[1] for h in found))
     nothing: list[Host | None] = [None] * len(eqn.outvars)
     scan, choices = scanned(eqn), branches(eqn)
@@ -157,15 +166,15 @@ def _meet(
     nothing: list[Host | None] = [None] * len(eqn.outvars)
     if name in _STRUCTURAL:
         return [found[0]]
-    if name in _INDEXED and operands[0] is None:
+    if name in _INDEXED and operands[0] not in found:
         return nothing
-    if all(h is not None or not _is_var(v) for h, v in zip(operands, eqn.invars, strict=True)):
+    if None not in operands:
         if _normalises(eqn, name):
             return [(_NORMALISED, which)]
         bad |= which
         return nothing
     # A constant whole exponent becomes repeated multiplication, an input does not.
-    if any(h[0] == _NORMALISED for h in found) or (name == "pow" and operands[1] is not None):
+    if any(h[0] == _NORMALISED for h in found) or (name == "pow" and operands[1] in found):
         bad |= which
     return nothing
 

@@ -19,7 +19,7 @@ from fluxax._compile import _explain, _reads
 from fluxax._compile._capture import Capture, Restart
 from fluxax._compile._site import Purpose, Site
 from fluxax._compile._spec import Sidestep, Spec
-from fluxax._compile._trace import Trace
+from fluxax._compile._trace import Trace, guard_for
 from fluxax._compile._traced import Program
 from fluxax._compile._walk import INPUT
 from fluxax._errors import warn
@@ -82,7 +82,7 @@ def find(
     code = f.__code__ if type(f) is types.FunctionType else _root(f)
     site = _sites.get((id(code), purpose))
     if site is None:
-        site = _new_site(code, f, purpose)
+        site = _site_of(code, f, purpose)
     for entry in site.recent:
         got = entry.guard(f, args)
         if got is not None:
@@ -110,18 +110,34 @@ def _root(f: Any) -> Any:
 _CACHED = type(lru_cache(lambda: None))
 
 
-def _new_site(code: Any, f: Any, purpose: Purpose) -> Site:
+def _site_of(code: Any, f: Any, purpose: Purpose) -> Site:
+    """The site of code that was not seen before; a cell that is run again has the same code."""
     with _lock:
-        if type(code) is types.CodeType:
-            _reads.adopt(code.co_filename)
-            where = f"{code.co_filename}:{code.co_firstlineno}"
-        else:
-            where = getattr(f, "__qualname__", type(f).__qualname__)
-        record = _explain.record_for((id(code), purpose.name, purpose.differentiated), where)
-        site = _sites[id(code), purpose] = Site(code, record)
+        known = (s for s in _sites.values() if s.purpose is purpose and _is_one(s.code, code))
+        site = next(known, None) or _new_site(code, f, purpose)
+        site.codes[id(code)] = code  # alive, since its id is in the table
+        _sites[id(code), purpose] = site
         if len(_sites) > _SITES:
-            _sites.popitem(last=False)[1].release()
+            (number, _), old = _sites.popitem(last=False)
+            del old.codes[number]
+            if not old.codes:
+                old.release()
         return site
+
+
+def _is_one(a: Any, b: Any) -> bool:
+    """Whether two code objects are of the same text at the same place."""
+    return a == b and getattr(a, "co_filename", "") == getattr(b, "co_filename", "")
+
+
+def _new_site(code: Any, f: Any, purpose: Purpose) -> Site:
+    if type(code) is types.CodeType:
+        _reads.adopt(code.co_filename)
+        where = f"{code.co_filename}:{code.co_firstlineno}"
+    else:
+        where = getattr(f, "__qualname__", type(f).__qualname__)
+    record = _explain.record_for((id(code), purpose.name, purpose.differentiated), where)
+    return Site(code, purpose, record)
 
 
 # --- the slow way -------------------------------------------------------------------------
@@ -193,6 +209,11 @@ def _attempt(
             return None
     site.remember(entry)
     got = entry.guard(f, args)
+    if got is None:  # the same program for other objects, or a NumPy array in a JAX array's place
+        guard, _ = guard_for(entry.program, arguments, function)
+        entry = entry._replace(guard=guard)
+        site.remember(entry)
+        got = entry.guard(f, args)
     if got is None:  # an object that compares differently each time
         raise Sidestep("what it reads changes while it is looked at")
     return Found(entry.program, got, site)

@@ -43,9 +43,9 @@ class Entry(NamedTuple):
 class Site:
     """Everything known of one objective: its programs, its numbers, its verdict."""
 
-    def __init__(self, code: Any, record: _explain.Record):
-        self.code = code
-        self.record = record
+    def __init__(self, code: Any, purpose: Purpose, record: _explain.Record):
+        self.code, self.purpose, self.record = code, purpose, record
+        self.codes: dict[int, Any] = {}  # the code objects that are this code, by id
         self.recent: tuple[Entry, ...] = ()
         self.table: OrderedDict[Any, Entry] = OrderedDict()
         self.numbers: dict[Any, str] = {}  # by place: a label, and how often it came before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -77,9 +77,9 @@ class Trace:
             return None
         self.site.proven |= {n for n, state in self.site.numbers.items() if state == INPUT}
         program = self._program(closed)
-        guard, program.places = make_guard(
-            self.function, self.arguments, self.writes, self.returned, program.parameters
-        )
+        program.written_at = [(box.number, name) for box, name, _ in self.writes]
+        program.returned_at = [box.number for box in self.returned]
+        guard, program.places = guard_for(program, self.arguments, self.function)
         record = self.site.record
         record.traced(_explain.difference(record, self.capture.key, self.purpose.settings))
         record.tokens, record.settings = self.capture.key, self.purpose.settings
@@ -252,6 +252,27 @@ class Trace:
         if self.outside:
             program.alone = _named_alone(self.function) & frozenset(range(self.arrays_of_arguments))
         return program
+
+
+def guard_for(program: Program, arguments: list[Spec], function: Spec) -> tuple[Any, Any]:
+    """A guard of a program for what a walk found, and where the parameters stand.
+
+    One key, and so one program, may have several guards: a NumPy array is an input as a JAX array
+    is, a function of the same code may be another object, as in a cell that was run again.
+    """
+    found = {box.number: box for root in (*arguments, function) for box in _boxes_of(root)}
+    written = [(found[number], name) for number, name in program.written_at]
+    returned = [found[number] for number in program.returned_at]
+    return make_guard(function, arguments, written, returned, program.parameters)
+
+
+def _boxes_of(root: Spec) -> Iterator[Box]:
+    stack = [root]
+    while stack:
+        spec = stack.pop()
+        if isinstance(spec, Box):
+            yield spec
+            stack.extend(part for _, _, part in spec.parts)
 
 
 _HEAVY, _FEW = 16 << 20, 3

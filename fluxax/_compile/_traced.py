@@ -33,6 +33,8 @@ class Program:
         self.settings = trace_settings()  # JAX's, which the trace depended on
         self.used: list[int] = []  # inputs with a gradient
         self.nests: list[Any] = []  # how the gradient of each argument is nested
+        self.written_at: list[tuple[int, str]] = []  # numbers of the boxes of `writes`, in a walk
+        self.returned_at: list[int] = []  # and of what it returns of the caller's
         self.n_arrays = 0
         self.n_leaves = 0  # inputs that may have a gradient
         self.alone: frozenset[int] = frozenset()  # inputs that stand in variables only

@@ -103,7 +103,8 @@ class Walk:
         self.labels.append(label)
         self.trainable.append(self._train)
         weak = False if numpy else value.aval.weak_type
-        self.tokens.append((label, "array", numpy, value.shape, value.dtype, weak, self._train))
+        dtype = jax.dtypes.canonicalize_dtype(value.dtype) if numpy else value.dtype
+        self.tokens.append((label, "array", value.shape, dtype, weak, self._train))
         return Arr(value, label, index, numpy, bool(self._inside))
 
     def _fixed_array(self, value: Any, label: str, numpy: bool) -> Spec:
