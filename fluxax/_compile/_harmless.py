@@ -8,6 +8,7 @@ those; what can be listed are those that are safe, and any other makes the funct
 from __future__ import annotations
 
 import inspect
+import os
 from types import ModuleType
 from typing import Any
 
@@ -48,6 +49,12 @@ _NOT_NAMES = frozenset(
     set_datetimeparse_function set_typeDict set_string_function set_legacy_print_mode
     _set_madvise_hugepage _set_numpy_warn_if_no_mem_policy add_docstring""".split()
 )
+#: What a file of a package may call although it is not harmless: Equinox's `filter_jit` draws a
+#: mark by which it knows its own errors.
+MARKS = frozenset([("posix.urandom", os.path.join("equinox", "_jit.py"))])
+
+#: Types of what stands in an owner's place in functions that were made with pybind11.
+_NO_OWNERS = ("PyCapsule", "pybind11_detail_function")
 _NOT_BELOW = ("numpy.random", "scipy.io")
 
 #: Not for the user's own code: those that answer by what a copy is not, and warnings. A package
@@ -62,7 +69,7 @@ def key_of(function: Any) -> tuple[Any, str]:
     """What the verdict on a C function depends on: its module or its owner's type, and its name."""
     owner: Any = function.__self__
     kind = type(owner)
-    if owner is None or issubclass(kind, ModuleType) or kind.__name__ == "PyCapsule":
+    if owner is None or issubclass(kind, ModuleType) or kind.__name__.startswith(_NO_OWNERS):
         return function.__module__, function.__name__
     return (owner if issubclass(kind, type) else kind), function.__name__
 

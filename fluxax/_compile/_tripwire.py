@@ -25,7 +25,7 @@ import jaxlib
 
 from fluxax._compile._bystanders import GENERATORS, happens, is_callback, start_of
 from fluxax._compile._effects import Before, accept, contents
-from fluxax._compile._harmless import is_harmless, key_of, name_of
+from fluxax._compile._harmless import MARKS, is_harmless, key_of, name_of
 from fluxax._compile._reads import is_user_file
 from fluxax._compile._spec import Sidestep, raised
 from fluxax._jax import Tracer
@@ -68,7 +68,6 @@ _TRUSTED = (
     os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), ""),
 )
 _ERROR_STATE = os.path.join("numpy", "_core", "_ufunc_config.py")
-_NUMPY = f"{os.sep}numpy{os.sep}"
 
 
 def _kind_of(frame: FrameType) -> int:
@@ -236,7 +235,7 @@ class Tripwire:
     def _called_c(self, frame: FrameType, key: tuple[Any, str]) -> None:
         """A C function that may do anything is about to be called: stop it if the user asked."""
         user, by = users_of(frame)
-        if user is None or _guards_numpy(frame):
+        if user is None or _guards_numpy(frame) or _marks(frame, name_of(key)):
             return
         way = f" (by way of {by.f_code.co_name})" if by is not None else ""
         self._trip(
@@ -279,11 +278,17 @@ def users_of(frame: FrameType | None) -> tuple[FrameType | None, FrameType | Non
 
 
 def _guards_numpy(frame: FrameType | None) -> bool:
-    """Whether NumPy sets its error state for its own use; it puts it back."""
+    """Whether a package sets NumPy's error state for a block of its own; it is put back there."""
     inside = False
     while frame is not None and frame.f_code.co_filename.endswith(_ERROR_STATE):
-        frame, inside = frame.f_back, True
-    return inside and frame is not None and _NUMPY in frame.f_code.co_filename
+        inside = frame.f_code.co_name in ("__enter__", "__exit__", "inner")
+        frame = frame.f_back
+    return inside and frame is not None and not _is_users(frame)
+
+
+def _marks(frame: FrameType, name: str) -> bool:
+    file = frame.f_code.co_filename
+    return any(name == called and file.endswith(end) for called, end in MARKS)
 
 
 def _is_user(frame: FrameType) -> bool:
