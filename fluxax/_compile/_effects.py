@@ -12,6 +12,9 @@ from fluxax._compile._spec import Box
 
 _NOTHING: Any = object()
 
+#: Boxes that methods could write to, each with what stood in it.
+Before = list[tuple[Box, dict[Any, Any]]]
+
 
 class ArrayWrite(TypeError):
     """An objective wrote to a NumPy array that it reads from outside."""
@@ -35,13 +38,30 @@ def restore_random(state: Any) -> str | None:
     return used
 
 
-def restore(before: list[tuple[Box, dict[Any, Any]]]) -> str | None:
+def contents(before: Before) -> list[dict[Any, Any]]:
+    """What stands now in everything that methods, which ran as they are, could have changed."""
+    return [box.how.now(box.value) for box, _ in before if box.how.now]
+
+
+def accept(before: Before, found: list[dict[Any, Any]]) -> None:
+    """Let stand what was changed since it was `found` so: the function did not do it."""
+    for i, (box, then) in enumerate(before):
+        now = contents([before[i]])[0]
+        if not _same(now, found[i]) and _same(found[i], then):
+            before[i] = (box, now)
+
+
+def _same(now: dict[Any, Any], then: dict[Any, Any]) -> bool:
+    return len(now) == len(then) and all(now.get(k, _NOTHING) is v for k, v in then.items())
+
+
+def restore(before: Before) -> str | None:
     """Undo what methods, which ran as they are, did to what they reach; what, if anything."""
     found = None
     for box, then in before:
         assert box.how.now is not None
         now = box.how.now(box.value)
-        if len(now) != len(then) or any(now.get(k, _NOTHING) is not v for k, v in then.items()):
+        if not _same(now, then):
             found = f"it changes `{box.label}`"
             _put_back(box, then)
             if box.how is boxes.ARRAY:

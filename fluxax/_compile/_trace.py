@@ -11,6 +11,7 @@ import numpy as np
 
 from fluxax._compile import _boxes as boxes
 from fluxax._compile import _explain
+from fluxax._compile._bystanders import garbage_waits, living
 from fluxax._compile._capture import Capture
 from fluxax._compile._effects import ArrayWrite, random_state, restore, restore_random
 from fluxax._compile._guard import make_guard
@@ -46,7 +47,7 @@ class Trace:
         self.writes: list[tuple[Box, str, Any]] = []
         self.shape: Any = None
         self.n_outputs = 0
-        self.tripwire = Tripwire()
+        self.tripwire, self.before = Tripwire(), []
         self.arrays_of_arguments = _count_arrays(arguments)
         # the function reads the parameters of Params itself: they are not passed to it
         self.outside = bool(arguments) and isinstance(arguments[0].value, Live)
@@ -143,11 +144,13 @@ class Trace:
             float(n) if i in self.capture.real else n for i, n in enumerate(self.capture.values)
         ]
         before = [(box, box.how.now(box.value)) for box in self.capture.fixed_boxes if box.how.now]
+        self.before = before
         state = np.random.get_state(), random_state()
         if self.capture.fixed_data and self.capture.remembering:
             forget_traces()
         try:
-            closed = jax.make_jaxpr(self._flat)(*arrays, *numbers)
+            with garbage_waits():
+                closed = jax.make_jaxpr(self._flat)(*arrays, *numbers)
         finally:
             touched = restore(before)
             randomness = restore_random(state)
@@ -166,6 +169,8 @@ class Trace:
         rebuild = Rebuild(arrays, _Captured(arrays, still), numbers)
         tripwire = self.tripwire = Tripwire()
         tripwire.codes = self.capture.fixed_codes
+        classes = [b.value for b in self.capture.fixed_boxes if b.how is boxes.CLASS]
+        tripwire.alive, tripwire.before = living(classes), self.before
         args = rebuild.arguments(self.arguments[self.outside :])
         f = rebuild.function(self.function)
         tripwire.spaces = dict.fromkeys(rebuild.spaces())
