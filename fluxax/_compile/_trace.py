@@ -18,6 +18,7 @@ from fluxax._compile._guard import make_guard
 from fluxax._compile._jaxpr import calls_back, dependence, lonely_numbers
 from fluxax._compile._nest import nests_of
 from fluxax._compile._objective import BadLoss, check_loss, first_of, loss_array, objective
+from fluxax._compile._questions import watch
 from fluxax._compile._reads import place_of
 from fluxax._compile._rebuild import Rebuild, map_outputs
 from fluxax._compile._site import Entry, Purpose, Site
@@ -169,6 +170,7 @@ class Trace:
         rebuild = Rebuild(arrays, _Captured(arrays, still), numbers)
         tripwire = self.tripwire = Tripwire()
         tripwire.codes = self.capture.fixed_codes
+        watch(n for i, n in enumerate(numbers) if i not in self.capture.real)
         classes = [b.value for b in self.capture.fixed_boxes if b.how is boxes.CLASS]
         tripwire.alive, tripwire.before = living(classes), self.before
         args = rebuild.arguments(self.arguments[self.outside :])
