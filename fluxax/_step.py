@@ -43,11 +43,7 @@ class Fused:
     is still good; gives the outputs, new parameters, state arrays and counts, states that layers
     wrote, and whether it still is. If anything is not finite all of them come out as they went in,
     except random streams, which advance unless the run had ended before.
-
-    Args:
-        program: the objective.
-        leaves: of the state tree, each once.
-        at: by leaf: which input of the objective its array is.
+    `at` says by leaf which input of the objective its array is.
     """
 
     def __init__(self, program: Program, leaves: list[Leaf], at: tuple[int, ...]):

@@ -5,26 +5,33 @@ from __future__ import annotations
 import signal
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+import pytest
 
 import fluxax as fx
+from fluxax import _tree
 from tests.test_train import RULES, items, mse, net, reference
 from tests.witness import snapshot
 
 PACKAGE = str(Path(fx.__file__).parent)
+JAX = str(Path(jax.__file__).parent)
 
 
 class CtrlC:
     """Raises SIGINT when the n-th line of a file of fluxax is about to run, of any if not named.
 
-    With n = 0 it counts the lines of each file.
+    With n = 0 it counts the lines of each file. With `below`, lines of JAX count too.
     """
 
-    def __init__(self, n: int = 0, file: str = ""):
-        self.n, self.file, self.counts = n, file, Counter[str]()
+    def __init__(self, n: int = 0, file: str = "", *, below: bool = False):
+        self.n, self.counts = n, Counter[str]()
+        self.start = (PACKAGE + file, JAX) if below else PACKAGE + file
 
     def __enter__(self) -> CtrlC:
         # a process that a shell put into the background has SIGINT ignored
@@ -38,7 +45,7 @@ class CtrlC:
 
     def trace(self, frame: Any, event: str, _: Any) -> Any:
         name = frame.f_code.co_filename
-        if not name.startswith(PACKAGE + self.file):
+        if not name.startswith(self.start):
             return None
         self.counts[name[len(PACKAGE) :]] += event == "line"
         if event == "line" and self.counts.total() == self.n:
@@ -47,10 +54,10 @@ class CtrlC:
         return self.trace
 
 
-def interrupted(n: int, file: str, run: Any) -> bool:
+def interrupted(n: int, file: str, run: Any, *, below: bool = False) -> bool:
     """Whether the n-th line was reached and its Ctrl-C came out of `run`."""
     try:
-        with CtrlC(n, file):
+        with CtrlC(n, file, below=below):
             run()
     except KeyboardInterrupt:
         return True
@@ -98,3 +105,142 @@ def _forget() -> None:
 def _with(data: Any) -> tuple[Any, Any, Any]:
     model = net()
     return model, data, fx.setup(RULES[2], model)
+
+
+# --- a first compile that was interrupted, and JAX's Python path ---------------------------
+
+
+class Setting:
+    """A model with a state of every sort, and the six kinds of call that train or look at it."""
+
+    def __init__(self) -> None:
+        fx.clear_cache()
+        self.model = fx.Chain(
+            fx.Dense(3, 4, fx.tanh, rng=0), fx.BatchNorm(4), fx.Dense(4, 2, rng=1)
+        )
+        self.opt_state = fx.setup(fx.Adam(1e-2), self.model)
+        self.x, self.y = np.ones((4, 3), "f"), np.ones((4, 2), "f")
+        self.grads = fx.gradient(lambda m: fx.mse(m(self.x), self.y), self.model)[0]
+
+    def gradient(self) -> Any:
+        return fx.gradient(lambda m: fx.mse(m(self.x), self.y), self.model)
+
+    def withgradient(self) -> Any:
+        return fx.withgradient(lambda m: fx.mae(m(self.x), self.y), self.model)
+
+    def compiled(self) -> Any:
+        return fx.compiled(lambda: self.model(self.x))()
+
+    def update(self) -> Any:
+        return fx.update(self.opt_state, self.model, self.grads)
+
+    def trainstep(self) -> Any:
+        return fx.trainstep(mse, self.model, (self.x, self.y), self.opt_state)
+
+    def train(self) -> Any:
+        return fx.train(mse, self.model, [(self.x, self.y)], self.opt_state)
+
+    def steps(self) -> int:
+        """How many steps were taken; all that there is must be there, and agree."""
+        for _, array in _tree.arrays(self.model):
+            assert np.isfinite(np.asarray(array)).all()
+        leaves = [v for _, v in _tree.walk(self.opt_state) if isinstance(v, fx.Leaf)]
+        for leaf in leaves:
+            assert all(np.isfinite(np.asarray(a)).all() for a in jax.tree.leaves(leaf.peek()))
+        (steps,) = {int(leaf.steps) for leaf in leaves}
+        return steps
+
+
+KINDS = ["gradient", "withgradient", "compiled", "update", "trainstep", "train"]
+SETTINGS = [
+    "jax_debug_nans",
+    "jax_debug_infs",
+    "jax_disable_jit",
+    "jax_log_compiles",
+    "jax_enable_checks",
+    "jax_check_tracer_leaks",
+]
+
+
+@contextmanager
+def switched(name: str | None) -> Iterator[None]:
+    """A context in which a setting of JAX's is on."""
+    if name is None:
+        yield
+        return
+    jax.config.update(name, True)
+    try:
+        yield
+    finally:
+        jax.config.update(name, False)
+
+
+def frames_of_dispatch(run: Callable[[], Any]) -> int:
+    """How many Python functions of JAX's way to run a program are called; in C there are none."""
+    seen = 0
+
+    def look(frame: Any, event: str, _: Any) -> None:
+        nonlocal seen
+        seen += event == "call" and frame.f_code.co_filename.endswith("/pjit.py")
+
+    sys.setprofile(look)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return seen
+
+
+def interrupt_the_compiler(call: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the midst of a call's first compile."""
+
+    def ctrl_c(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jax._src.compiler.compile_or_get_cached", ctrl_c)
+        with pytest.raises(KeyboardInterrupt):
+            call()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interrupted_compile_leaves_nothing_behind(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = Setting()
+    call = getattr(setting, kind)
+    if kind != "update":  # what is left of the gradient's program would not be interrupted
+        fx.clear_cache()
+    interrupt_the_compiler(call, monkeypatch)
+    before = setting.steps()
+    call()
+    assert frames_of_dispatch(call) == 0
+    assert setting.steps() - before == (2 if kind in ("update", "trainstep", "train") else 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [None, *SETTINGS])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_state_outlives_every_ctrl_c(
+    kind: str, name: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 80 lines of fluxax and of JAX, after an interrupted compile, whatever JAX is set to."""
+    setting = Setting()
+    call = getattr(setting, kind)
+    interrupt_the_compiler(call, monkeypatch)
+    call()
+    with switched(name):
+        call()
+        with CtrlC(below=True) as lines:
+            call()
+        total, done = lines.counts.total(), setting.steps()
+        for k in range(80):
+            interrupted(1 + k * total // 80, "", call, below=True)
+            now = setting.steps()
+            assert now - done in (0, 1), k
+            done = now
+        call()
+    call()
+    call()
+    assert frames_of_dispatch(call) == 0
+    assert setting.steps() >= done

@@ -13,6 +13,7 @@ import pytest
 
 import fluxax as fx
 from fluxax import _step
+from fluxax._compile import _program
 from tests.witness import compiling, snapshot
 
 
@@ -215,16 +216,20 @@ def flops(model: Any, tree: Any, x: Any) -> float:
     """What the compiled step costs, as XLA counts."""
     fx.trainstep(mse, model, (x, np.ones((len(x), 8), np.float32)), tree)
     plan = _step._recent[0][1]
-    ((fused, *_),) = (list(plan.fused.values())[-1:],)
+    programs = [e.program for site in _program._sites.values() for e in site.recent]
+    fused = next(p.by_plan[plan.number] for p in programs if plan.number in p.by_plan)
     inputs = fused.program.closed.in_avals
     chosen = set(fused.program.parameters or ())
     split = (
         [a for i, a in enumerate(inputs) if i in chosen],
         [a for i, a in enumerate(inputs) if i not in chosen],
     )
-    states = plan.store.arrays, plan.store.counts
+    store = plan.store()
+    assert store is not None
+    states = store.arrays, store.counts
     arguments = (*split, *states, fused.numbers.placeholder(), np.True_)
     cost = jax.jit(fused.run).lower(*arguments).compile().cost_analysis()
+    assert cost is not None
     return cost["flops"]
 
 

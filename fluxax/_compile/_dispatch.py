@@ -52,10 +52,11 @@ def jitted(
         options: XLA's; none if it can't compile the program with these.
     """
     slow = _Slow(function, name, donated, options)
-    made = slow.make()
+    made: Any = slow.make()
+    kind: Any = type(made)
     try:
         state = made.__getstate__()
-        call = type(made).__new__(type(made))
+        call = kind.__new__(kind)
         call.__setstate__({**state, "cache_miss": slow})
         call.__dict__.update(made.__dict__)
     except (AttributeError, TypeError, KeyError):  # another JAX: slower, but nothing is taken over
@@ -116,7 +117,7 @@ def looked_at(call: Any) -> Callable[..., Any]:
     From C, JAX calls a hook for that, which is gone for good in a thread that has ever left a
     `jax.debug_nans(False)`, as JAX itself does here and there.
     """
-    if not isinstance(call._cache_miss, _Slow):
+    if not isinstance(getattr(call, "_cache_miss", None), _Slow):
         return call
     return lambda *arguments: call._cache_miss(*arguments)[0]
 

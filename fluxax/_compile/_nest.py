@@ -14,7 +14,7 @@ from fluxax._compile._spec import Again, Arr, Box, Num, Part, Spec, Tied
 class Tie(NamedTuple):
     """The place of an input whose gradient stands elsewhere, where it was found first."""
 
-    index: int
+    number: int
 
 
 def nests_of(specs: list[Spec], n_arrays: int) -> list[Any]:
@@ -112,6 +112,6 @@ def _numbers(nest: Any) -> Any:
     if nest is None or isinstance(nest, int):
         return nest
     if isinstance(nest, Tie):
-        return nest.index
+        return nest.number
     make, parts = nest
     return make(list(map(_numbers, parts)))

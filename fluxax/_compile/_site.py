@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -22,10 +23,13 @@ class Purpose:
         training: whether layers are in train mode.
     """
 
-    __slots__ = ("differentiated", "name", "settings", "training")
-    _known: ClassVar[dict[Any, Purpose]] = {}
+    __slots__ = ("__weakref__", "differentiated", "name", "settings", "training")
+    _known: ClassVar[weakref.WeakValueDictionary[Any, Purpose]] = weakref.WeakValueDictionary()
 
     def __new__(cls, name: str, differentiated: tuple[bool, ...], settings: Any = None) -> Purpose:
+        known = cls._known.get((name, differentiated, settings))
+        if known is not None:
+            return known
         new = super().__new__(cls)
         new.name, new.differentiated, new.settings = name, differentiated, settings
         new.training = name != "value"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from fluxax._errors import short
@@ -65,6 +66,7 @@ class _Memory:
         self.leaves: dict[Place, Leaf] = {}
         self.version, self.watched = -1, False  # whether writes to the rule move the version
         self.last: tuple[Order | None, Any, list[Leaf]] = (None, None, [])
+        self.owners: dict[int, Any] = {}  # weak references to what holds the parameters
 
     def follow(self, opt: Any) -> None:
         """Take over fields of the rule that were set since, as by `opt.eta = 0.001`."""
@@ -110,7 +112,17 @@ class _Memory:
             self._make(opt, new, by_array)
         found = [by_array[id(a)] for a in live]
         self.leaves.update(zip(live.order, found, strict=True))
+        self._watch(live.order)
         return found
+
+    def _watch(self, order: Order) -> None:
+        """Let go of the state of a model when it is gone, though the rule stays."""
+        memory = weakref.ref(self)
+        for place in order:
+            owner = place.owner
+            if isinstance(owner, weakref.ref) and id(owner()) not in self.owners:
+                key = id(owner())
+                self.owners[key] = weakref.ref(owner(), partial(_gone, memory, key))
 
     def _make(self, opt: Any, arrays: dict[int, Any], by_array: dict[int, Leaf]) -> None:
         leaves = setup(opt, list(arrays.values()))
@@ -119,6 +131,15 @@ class _Memory:
             leaf.rule = self.rule
             by_array[key] = leaf
         self._seen(opt)
+
+
+def _gone(memory: Any, key: int, _: Any) -> None:
+    """An owner of parameters is gone: forget what was remembered of them."""
+    mine = memory()
+    if mine is not None:
+        del mine.owners[key]
+        mine.leaves = {p: leaf for p, leaf in mine.leaves.items() if p.owner() is not None}
+        mine.last = (None, None, [])
 
 
 _memories: dict[int, _Memory] = {}
