@@ -292,6 +292,19 @@ def test_a_model_that_is_put_somewhere_is_the_callers(where: str, way: str) -> N
     assert calls == [1]
 
 
+def test_the_garbage_collector_is_not_asked_where_nothing_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise AssertionError("somebody asked")
+
+    model, log = fx.Chain(fx.Dense(3, 3, fx.relu), fx.BatchNorm(3)), []
+    monkeypatch.setattr(gc, "get_referrers", refuse)
+    with fx.eager():
+        fx.gradient(lambda m: (log.append(jnp.sum(m(jnp.eye(3)))), log[-1])[1], model)
+    assert not isinstance(log[0], Tracer)
+
+
 # --- what is returned -----------------------------------------------------------------------------
 
 

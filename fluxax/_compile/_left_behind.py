@@ -52,6 +52,9 @@ def settle_copies(copies: list[Any], swap: Swap) -> None:
     if held:
         ids = {id(c) for c in copies} | {id(copies)}
         _settle_holders([copies[i] for i in held], Reach(swap), ids)
+    reach = Reach(swap)
+    for copy in copies:  # they may form cycles, which would keep the tracers in them alive
+        reach.parts(copy)
 
 
 _OURS = 2  # the list of copies, and the argument of `getrefcount`

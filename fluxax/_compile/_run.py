@@ -88,7 +88,8 @@ class Run:
         # what is left elsewhere is found once nothing of ours holds it
         copies, out = self.copies.taken(), swap(self.out)
         self.out = self.arrays = self.copies = self._known = None
-        settle_copies(copies, Swap(back))
+        settle_copies(copies, Swap(back, lambda v: detached(v, self._around)))
+        del copies
         self.out = out
         del swap, back
         settle_leftovers(self._trace, lambda v: detached(v, self._around))
