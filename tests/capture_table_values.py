@@ -8,7 +8,7 @@ from capture_table_reads import ATTRIBUTE, holder, ways
 def _rebound(name: str, value: str, direct: list[str], reads: list[str], before: str = "") -> None:
     """A holder that cannot change: another one takes its place."""
     source = f"{before}\ndef make(v): return {value}\ndef poke(h, v): return {value}\n"
-    holder(name, source, direct, reads)
+    holder(name, source, direct, reads, number=True)
 
 
 NUMBER = [
