@@ -233,7 +233,7 @@ def outcome(cell: Cell) -> Outcome:
         warnings.simplefilter("ignore")
         want = _run(cell, _plain)
         assert all(type(v) is float for v in want), f"{cell}: plain Python gives {want}"
-        assert len(set(want)) > 1, f"{cell}: it is {want[0]} always"
+        assert len(set(want[:8])) > 1, f"{cell}: it is {want[0]} always"
         fx.clear_cache()
         got = _run(cell, _ours)
         records = fx.explain()

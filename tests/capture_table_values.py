@@ -72,7 +72,7 @@ _rebound(
 )
 _rebound(
     "number whose type changes",
-    "[int, float, np.float32, np.int64][int(v) % 5](v)",
+    "[np.float32, int, float, np.int64][int(v) % 5](v)",
     ["1.0 * H"],
     ways("""
     1.0 * len(type(H).__name__) ;; 1.0 + isinstance(H, int) ;; 1.0 + hasattr(H, 'dtype')
