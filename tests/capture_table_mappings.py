@@ -55,9 +55,10 @@ def poke(h, v):
     h[v] = v
 """,
     ways("""
-    sum(H)-0.0 if False else sum(H.values()) ;; max(H.values()) ;; [v for v in H.values()][-1]
+    sum(H.values()) ;; [v for v in H.values()][-1]
     """),
     ways("""
+    max(H.values())
     list(H)[-1] ;; 1.0 + (1.0 in H) ;; H.get(1.0, 0.5) ;; next(reversed(H))
     1.0 + (H.keys() == {'a', 1.0}) ;; len(H) * [*H.values()][1]
     sum(v for k, v in H.items() if k == 1.0) + 1.0

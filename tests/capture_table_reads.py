@@ -22,6 +22,7 @@ class Holder(NamedTuple):
     reads: tuple[str, ...]
     ordinary: frozenset[str]  # the reads that compile in every place
     installed: str
+    number: bool  # it is a number itself
 
 
 HOLDERS: dict[str, Holder] = {}
@@ -38,6 +39,7 @@ def holder(
     direct: list[str] | None = None,
     reads: list[str] | None = None,
     installed: str = "",
+    number: bool = False,
 ) -> None:
     """A row of the table; its `direct` reads are ordinary code and must compile."""
     assert name not in HOLDERS
@@ -48,6 +50,7 @@ def holder(
         tuple(dict.fromkeys(every)),
         frozenset(every[: len(direct or [])]),
         textwrap.dedent(installed),
+        number,
     )
 
 

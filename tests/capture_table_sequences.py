@@ -231,7 +231,7 @@ holder(
     "deque of a length",
     "def make(v): return collections.deque([0.5, v], maxlen=2)\ndef poke(h, v): h.append(v)",
     ways("""
-    H[-1] ;; sum(H) ;; max(H)
+    H[-1] ;; sum(H) ;; sum(v for v in H)
     """),
     ways("""
     sum(H) / len(H) ;; list(H)[-1] ;; next(reversed(H)) ;; (lambda _, k: k)(*H)

@@ -8,7 +8,7 @@ from capture_table_reads import ATTRIBUTE, holder, ways
 def _rebound(name: str, value: str, direct: list[str], reads: list[str], before: str = "") -> None:
     """A holder that cannot change: another one takes its place."""
     source = f"{before}\ndef make(v): return {value}\ndef poke(h, v): return {value}\n"
-    holder(name, source, direct, reads)
+    holder(name, source, direct, reads, number=True)
 
 
 NUMBER = [
@@ -72,7 +72,7 @@ _rebound(
 )
 _rebound(
     "number whose type changes",
-    "[int, float, np.float32, np.int64][int(v) % 5](v)",
+    "[np.float32, int, float, np.int64][int(v) % 5](v)",
     ["1.0 * H"],
     ways("""
     1.0 * len(type(H).__name__) ;; 1.0 + isinstance(H, int) ;; 1.0 + hasattr(H, 'dtype')
