@@ -38,6 +38,9 @@ _clear_all_caches: Any = _find("jax._src.util", "clear_all_caches")
 #: In public it is `jax.extend.core.get_opaque_trace_state`, and importing that takes 40 ms.
 _trace_state: Any = _find("jax._src.core", "get_opaque_trace_state")
 
+#: The trace itself, which knows the one around it.
+_trace_object: Any = _find("jax._src.core", "unsafe_get_current_trace")
+
 #: Makes JAX look at the setting of its compilation cache once more.
 reset_cache: Any = _find("jax.experimental.compilation_cache.compilation_cache", "reset_cache")
 
@@ -165,9 +168,14 @@ for _cls in WRAPPERS:
     copyreg.pickle(_cls, _reduce_by_name)
 
 
+def trace_object() -> Any:
+    """The trace that is running in this thread, itself; `None` if this JAX does not give it."""
+    return _trace_object() if _trace_object is not None and holds("tracers") else None
+
+
 def traces_around() -> list[Any]:
-    """The trace that is running in this thread, and those around it."""
-    found, trace = [], current_trace()
+    """The trace that is running in this thread, and those around it, as far as JAX tells."""
+    found, trace = [], trace_object()
     while trace is not None:
         found.append(trace)
         trace = getattr(trace, "parent_trace", None)
@@ -179,7 +187,7 @@ def detached(value: Any, around: list[Any]) -> Any:
 
     One of theirs stays as it is: it carries a derivative of a function that has not ended.
     """
-    while isinstance(value, Tracer) and not any(value._trace is t for t in around):
+    while isinstance(value, Tracer) and not any(_trace_of(value) is t for t in around):
         inner = getattr(value, "primal", None)
         if inner is None:
             inner = value.to_concrete_value()
@@ -187,6 +195,10 @@ def detached(value: Any, around: list[Any]) -> Any:
             break
         value = inner
     return value
+
+
+def _trace_of(tracer: Any) -> Any:
+    return getattr(tracer, "_trace", None)
 
 
 def trace_settings() -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -114,6 +115,20 @@ def _values() -> bool:
     return seen == [2.0, 2.0, None]
 
 
+def _tracers() -> bool:
+    seen: list[bool] = []
+
+    def see(value: Any) -> Any:
+        trace = _jax._trace_object()
+        weakref.ref(trace)
+        seen.append(value._trace is trace and trace.parent_trace is around)
+        return value
+
+    around = _jax._trace_object()
+    jax.vjp(see, 2.0)
+    return seen == [True]
+
+
 def _ufuncs() -> bool:
     plain = lambda a, b: a + b
     return _jax.inner_function(jnp.frompyfunc(plain, 2, 1)) is plain
@@ -209,6 +224,14 @@ PARTS = [
         "an error where one asks",
         LESS,
         _values,
+    ),
+    Part(
+        "tracers",
+        "unsafe_get_current_trace, the running trace itself",
+        "uncompiled functions that store values where nobody looks",
+        "JAX's tracers may stay there",
+        LESS,
+        _tracers,
     ),
     Part(
         "ufuncs",

@@ -186,7 +186,7 @@ _WEAK = " of weak type (made of Python numbers alone; jnp.asarray(x, dtype) sett
 def _sort(token: Any) -> str:
     weak = token[1] == "array" and token[4]
     return {
-        "array": "an array" + _WEAK * weak,
+        "array": "a JAX array" + _WEAK * weak,
         "number": "a number",
         "value": "a value",
     }.get(token[1], article(token[1]))

@@ -18,7 +18,7 @@ from fluxax._compile._reach import Swap, replace_reached
 from fluxax._compile._reads import is_user_class, is_user_file, place_of
 from fluxax._compile._stand_in import Statistics, jax_arrays, stand_ins
 from fluxax._implicit._params import Live
-from fluxax._jax import current_trace, detached, is_tracer, traces_around, tracing
+from fluxax._jax import detached, is_tracer, trace_object, traces_around, tracing
 
 
 class Run:
@@ -46,8 +46,8 @@ class Run:
 
     def call(self) -> Any:
         """The function's result."""
-        trace, made = current_trace(), self.copies.made
-        if trace is not self._around[0]:
+        trace, made = trace_object(), self.copies.made
+        if trace is not None and trace is not self._around[0]:
             self._trace = weakref.ref(trace)
         del trace
         if not reads_parameters(self.args):
