@@ -191,7 +191,24 @@ def _callbacks(jaxpr: Jaxpr) -> Iterator[str]:
 
 
 def _may_call(eqn: Any) -> bool:
-    return bool(getattr(eqn, "effects", ())) or any(map(callable, eqn.params.values()))
+    return bool(getattr(eqn, "effects", ())) or _has_function(list(eqn.params.values()))
+
+
+def _has_function(value: Any, depth: int = 4) -> bool:
+    """Whether a parameter is a function or holds one; objects of JAX's own are looked into.
+
+    From 0.12 on JAX writes `einsum` or `searchsorted` as such an object, which has none.
+    """
+    if depth == 0 or isinstance(value, type):
+        return depth == 0 and callable(value)
+    if isinstance(value, (tuple, list)):
+        return any(_has_function(v, depth - 1) for v in value)
+    if isinstance(value, dict):
+        return any(_has_function(v, depth - 1) for v in value.values())
+    of_jax = type(value).__module__.split(".")[0] in ("jax", "jaxlib")
+    if of_jax and hasattr(value, "__dict__") and not hasattr(value, "__wrapped__"):
+        return any(_has_function(v, depth - 1) for v in vars(value).values())
+    return callable(value)
 
 
 def depth(eqn: Any) -> float:

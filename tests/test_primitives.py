@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jax.interpreters import ad, mlir
 
 import fluxax as fx
@@ -99,6 +100,31 @@ def test_it_may_call_python_if_it_has_a_function() -> None:
     assert _primitives.calls_back(hidden) == "swapped"
     found = uncompiled(lambda a: jnp.sum(swap_by(a, a)[0]), X)
     np.testing.assert_allclose(found.grad[0], 2 * X)
+
+
+OF_ONE_OPERATION = {
+    "einsum": lambda a: jnp.einsum("ij,kj->ik", a[None], a[None]),
+    "searchsorted": lambda a: a[jnp.searchsorted(a, a)],
+    "nonzero": lambda a: a[jnp.nonzero(a > 1, size=2)[0]],
+    "ldexp": lambda a: jnp.ldexp(a, 2),
+    "checkpoint_name": lambda a: checkpoint_name(a, "here"),
+    "sort": jnp.sort,
+    "solve": lambda a: jnp.linalg.solve(jnp.eye(3) + a, a),
+    "scan": lambda a: jax.lax.associative_scan(jnp.multiply, a),
+    "interp": lambda a: jnp.interp(a, a, a),
+    "bits": lambda a: a * jax.random.bernoulli(jax.random.key(0), 0.5, (3,)),
+}
+
+
+@pytest.mark.parametrize("what", OF_ONE_OPERATION)
+def test_operations_of_jax_do_not_call_python(what: str) -> None:
+    """From 0.12 on some are primitives of a new kind, with an object that tells all."""
+    fx.clear_cache()
+    f = OF_ONE_OPERATION[what]
+    assert _primitives.calls_back(jax.make_jaxpr(f)(X).jaxpr) is None
+    with fx.strict():
+        found = fx.gradient(lambda a: jnp.sum(f(a)), X)
+    np.testing.assert_allclose(found[0], jax.grad(lambda a: jnp.sum(f(a)))(X), rtol=1e-5)
 
 
 def test_it_may_loop_if_it_has_a_program() -> None:
