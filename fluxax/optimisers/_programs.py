@@ -37,7 +37,7 @@ def settle_view(rule: Any, leaf: Leaf) -> None:
     """Find out, by an abstract trace, how a rule's numbers can stand in a program."""
     if _classes(rule) in _views:
         return
-    x = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    x = jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype))
     vector = jax.ShapeDtypeStruct((size_for([rule]),), pack_dtype())
     count = jax.ShapeDtypeStruct((), np.int32)
 
