@@ -49,7 +49,11 @@ def test_a_constant_reached_through_a_class_is_named_by_its_attribute() -> None:
 
 
 def test_a_numpy_array_and_a_jax_array_have_one_program() -> None:
-    arrays = (np.ones(3, np.float32), 2 * jnp.ones(3), np.full(3, 3.0))  # float64 is seen as float32
+    arrays = (
+        np.ones(3, np.float32),
+        2 * jnp.ones(3),
+        np.full(3, 3.0),
+    )  # float64 is seen as float32
     for c in arrays:
         assert float(fx.withgradient(lambda x: jnp.sum(x * c), X).val) == 3.0 * float(c[0])
     assert [r.traces for r in fx.explain()] == [1]

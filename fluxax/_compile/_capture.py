@@ -215,6 +215,8 @@ class Capture(Functions, Objects):
             if _tree.kind_of(value) is _tree.PYTREE:
                 return self.take_pytree(value, label)
             return self._opaque(value, label)
+        if isinstance(value, _tree.Node):
+            _tree.node_parts(value)  # made now, if nobody has looked at them yet
         if form.base in (object, types.SimpleNamespace):
             return self.take_object(value, label, form)
         taker = _OF_BASES.get(form.base)

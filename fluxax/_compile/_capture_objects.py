@@ -58,7 +58,7 @@ class Objects(Walk):
         names = [n for n, v in found.items() if whole or n in self.names or _single(v)]
         others = None if whole else frozenset(found) - set(names)
         box = self.box(obj, label, boxes.OBJECT, tuple(names), others)
-        self._sizes(box, obj, form, names, whole)
+        self._sizes(box, obj, form, list(found), whole or len(names) == len(found))
         self._class_of(box, type(obj))
         self._inside += module
         kept, chosen = self._train, type(obj).trainable if module else None
@@ -85,15 +85,15 @@ class Objects(Walk):
         """Whether a stand-in for an attribute that nobody mentions could be told from it."""
         return self._fixed or "is()" in self.names or "type()" in self.names
 
-    def _sizes(self, box: Box, obj: Any, form: Form, names: list[Any], whole: bool) -> None:
-        """That no attribute has come or gone."""
+    def _sizes(self, box: Box, obj: Any, form: Form, found: list[Any], whole: bool) -> None:
+        """That no attribute has come or gone, of those that were found."""
         if form.has_dict and obj.__dict__ is not obj:
             size = len(obj.__dict__)
             box.checks.append(("len({v}.__dict__) == {k}", size))
-            if not whole and len(names) < size:  # one may go while another comes
+            if not whole:  # one may go while another comes
                 box.checks.append(("{v}.__dict__.keys() == {k}", frozenset(obj.__dict__)))
         for slot in form.slots:
-            if slot not in names:
+            if slot not in found:
                 box.checks.append(("no_slot({v}, {k})", slot.descriptor))
 
     def _attribute(self, box: Box, key: Any, value: Any, label: str) -> None:

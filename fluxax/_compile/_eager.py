@@ -20,8 +20,8 @@ from fluxax._compile._dispatch import no_leaks
 from fluxax._compile._explain import switches, take_pending
 from fluxax._compile._jaxpr import reaches
 from fluxax._compile._objective import check_loss, loss_array, objective
-from fluxax._compile._reads import place_of
-from fluxax._compile._run import Run, is_users_own, reads_parameters
+from fluxax._compile._reads import is_users_own, place_of
+from fluxax._compile._run import Run, reads_parameters
 from fluxax._compile._whole import whole_numbers
 from fluxax._jax import concrete, showing, tracing
 from fluxax._parameters import trainable_arrays

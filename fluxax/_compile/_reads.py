@@ -185,3 +185,19 @@ def place_of(error: BaseException) -> str:
             place = f" at {code.co_filename}:{trace.tb_lineno}"
         trace = trace.tb_next
     return place
+
+
+def innermost(error: BaseException) -> tuple[Any, str]:
+    """The frame that an error comes from, and the instruction that raised it."""
+    trace = error.__traceback__
+    assert trace is not None
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    ops = {op.offset: op.opname for op in dis.get_instructions(trace.tb_frame.f_code)}
+    return trace.tb_frame, ops.get(trace.tb_lasti, "")
+
+
+def is_users_own(error: BaseException) -> bool:
+    """Whether an error comes from a `raise` in the user's code."""
+    frame, step = innermost(error)
+    return step == "RAISE_VARARGS" and is_user_file(frame.f_code.co_filename)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dis
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +14,7 @@ from fluxax._compile._effects import ArrayWrite
 from fluxax._compile._left_behind import settle_copies, settle_leftovers, settle_modules
 from fluxax._compile._objective import first_of
 from fluxax._compile._reach import Swap, replace_reached
-from fluxax._compile._reads import is_user_class, is_user_file, place_of
+from fluxax._compile._reads import innermost, is_user_class, place_of
 from fluxax._compile._stand_in import Statistics, jax_arrays, stand_ins
 from fluxax._implicit._params import Live
 from fluxax._jax import detached, is_tracer, trace_object, traces_around, tracing
@@ -104,7 +103,7 @@ class Run:
 
     def _explained(self, error: BaseException) -> Exception | None:
         """What to raise for an error of JAX's or NumPy's that says that one of ours was written."""
-        frame, step = _innermost(error)
+        frame, step = innermost(error)
         ours = {**self.arrays.back, **self.copies.back}
         if type(error) is TypeError and frame.f_code.co_name == "_unimplemented_setitem":
             found = [frame.f_locals.get("self")]
@@ -119,22 +118,6 @@ class Run:
             "The objective expects to leave NumPy arrays as they are, got a write to one"
             f"{place_of(error)}. Inside an objective they are JAX arrays: use x.at[i].set(v)."
         )
-
-
-def _innermost(error: BaseException) -> tuple[Any, str]:
-    """The frame that an error comes from, and the instruction that raised it."""
-    trace = error.__traceback__
-    assert trace is not None
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    ops = {op.offset: op.opname for op in dis.get_instructions(trace.tb_frame.f_code)}
-    return trace.tb_frame, ops.get(trace.tb_lasti, "")
-
-
-def is_users_own(error: BaseException) -> bool:
-    """Whether an error comes from a `raise` in the user's code."""
-    frame, step = _innermost(error)
-    return step == "RAISE_VARARGS" and is_user_file(frame.f_code.co_filename)
 
 
 def _user_objects(args: tuple[Any, ...]) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,12 +22,12 @@ from fluxax._compile._nest import nests_of
 from fluxax._compile._objective import BadLoss, check_loss, first_of, loss_array, objective
 from fluxax._compile._outputs import Recipe
 from fluxax._compile._questions import watch
-from fluxax._compile._reads import place_of
-from fluxax._compile._rebuild import Rebuild
+from fluxax._compile._reads import innermost, is_users_own, place_of
+from fluxax._compile._rebuild import NUMBER_NEEDED, Rebuild
 from fluxax._compile._site import Entry, Purpose, Site
 from fluxax._compile._spec import Arr, Box, Num, Sidestep, Spec, Tied, raised
 from fluxax._compile._traced import Program, Write, floating
-from fluxax._compile._tripwire import Tripwire
+from fluxax._compile._tripwire import NEEDS_VALUE, Tripwire
 from fluxax._compile._walk import FIXED, INPUT
 from fluxax._errors import InputError, warn
 from fluxax._implicit._params import Live
@@ -52,6 +53,7 @@ class Trace:
         self.make: Any = None  # what the function returned, from the outputs
         self.returned: list[Box] = []  # what of it was the caller's
         self.n_outputs = 0
+        self.stand_ins: list[Any] = []  # what stands for NumPy arrays
         self.tripwire, self.before = Tripwire(), []
         self.arrays_of_arguments = _count_arrays(arguments)
         # the function reads the parameters of Params itself: they are not passed to it
@@ -67,9 +69,13 @@ class Trace:
         except Exception as error:  # user code on copies: nothing has happened yet
             return self._failed(error)
         except Sidestep as reason:
-            if self._learns(reason) or self._number_is_to_blame():
+            if self._learns(reason) or self._number_is_to_blame(_asks_value(str(reason))):
                 return None
             raise reason
+        except BaseException as error:
+            if not is_users_own(error):
+                raise  # Ctrl-C
+            raise Sidestep(f"it raises {type(error).__name__}{place_of(error)}") from None
         lonely = self._lonely(closed)
         if lonely:
             for label in lonely:
@@ -103,7 +109,7 @@ class Trace:
             )
 
     def _failed(self, error: Exception) -> None:
-        if isinstance(error, TypeError) and "in-place" in str(error):
+        if self._writes_ours(error):
             raise ArrayWrite(
                 "The objective expects to leave NumPy arrays as they are, got a write to one"
                 f"{place_of(error)}. Inside an objective they are JAX arrays: use x.at[i].set(v)."
@@ -115,7 +121,7 @@ class Trace:
         if isinstance(error, InputError):
             raise error  # uncompiled it would be the same, after compiling what comes before it
         if isinstance(error, jax.errors.JAXTypeError | jax.errors.JAXIndexError):
-            raise Sidestep(f"it needs the value of a traced array{place_of(error)}") from None
+            raise Sidestep(f"{NEEDS_VALUE}{place_of(error)}") from None
         raise Sidestep(
             f"tracing it raised {type(error).__name__}: {_first_line(error)}{place_of(error)}"
         ) from None
@@ -133,8 +139,21 @@ class Trace:
         site.learnt += bool(new)
         return bool(new)
 
-    def _number_is_to_blame(self) -> bool:
-        """Whether numbers were inputs in a trace that failed; they become constants again."""
+    def _writes_ours(self, error: Exception) -> bool:
+        """Whether an error says that an array was written which stands for a NumPy array."""
+        frame, _ = innermost(error)
+        if type(error) is not TypeError or frame.f_code.co_name != "_unimplemented_setitem":
+            return False
+        written = frame.f_locals.get("self")
+        return any(written is array for array in self.stand_ins)
+
+    def _number_is_to_blame(self, asks_value: bool = True) -> bool:
+        """Whether numbers were inputs in a trace that failed; they become constants again.
+
+        Args:
+            asks_value: whether it failed for want of a value, so that an int to differentiate by
+                may be to blame.
+        """
         suspects = [n for n, state in self.site.numbers.items() if state == INPUT]
         unproven = [n for n in suspects if n not in self.site.proven]
         blamed = unproven or suspects
@@ -144,7 +163,7 @@ class Trace:
             else:
                 self.site.numbers[label] = FIXED
         self.site.careful |= len(blamed) > 1
-        for i in self.capture.real if not blamed else ():
+        for i in self.capture.real if asks_value and not blamed else ():
             position = _argument_of(self.arguments, i)
             if position is not None and self.site.ints.get(position, True):
                 self.site.ints[position] = False
@@ -184,7 +203,11 @@ class Trace:
         arrays, numbers = inputs[:n], inputs[n:]
         raised.reason, raised.learn = None, ()
         still = 0 if self.outside else self.arrays_of_arguments
-        rebuild = Rebuild(arrays, _Captured(arrays, still), numbers)
+        captured = _Captured(arrays, still)
+        rebuild = Rebuild(arrays, captured, numbers)
+        numpy = [type(a) is np.ndarray for a in self.capture.arrays]
+        self.stand_ins = [a for a, ours in zip(arrays, numpy, strict=True) if ours]
+        captured.given = self.stand_ins
         tripwire = self.tripwire = Tripwire()
         tripwire.codes = self.capture.fixed_codes
         watch(n for i, n in enumerate(numbers) if i not in self.capture.real)
@@ -193,7 +216,9 @@ class Trace:
         args = rebuild.arguments(self.arguments[self.outside :])
         f = rebuild.function(self.function)
         tripwire.spaces = dict.fromkeys(rebuild.spaces())
-        with objective(self.purpose.training, rebuild.copies_of(self.frozen())), tripwire.armed():
+        here = sys._getframe()
+        mode = objective(self.purpose.training, rebuild.copies_of(self.frozen()))
+        with mode, tripwire.armed(here):
             out = f(*args)
         tripwire.check()
         if raised.reason is not None:  # somebody swallowed it
@@ -283,10 +308,16 @@ class _Captured(Sequence[Any]):
 
     def __init__(self, arrays: Any, n_arguments: int):
         self.arrays, self.n_arguments = arrays, n_arguments
+        self.given: list[Any] = []  # what stands for NumPy arrays
 
     def __getitem__(self, index: Any) -> Any:
         array = self.arrays[index]
-        return jax.lax.stop_gradient(array) if index < self.n_arguments else array
+        if index >= self.n_arguments:
+            return array
+        still = jax.lax.stop_gradient(array)
+        if any(array is a for a in self.given):
+            self.given.append(still)
+        return still
 
     def __len__(self) -> int:
         return len(self.arrays)
@@ -339,6 +370,10 @@ def _argument_of(arguments: list[Spec], number: int) -> int | None:
         if isinstance(spec, Num) and spec.index == number and type(spec.value) is int:
             return i
     return None
+
+
+def _asks_value(reason: str) -> bool:
+    return reason.startswith((NEEDS_VALUE, NUMBER_NEEDED))
 
 
 def _first_line(error: Exception) -> str:

@@ -41,7 +41,7 @@ _ERRORS = {
     )
 }
 
-
+NEEDS_VALUE = "it needs the value of a traced array"
 _TEXTS = {
     code
     for name in ("__repr__", "__str__", "__format__")
@@ -97,6 +97,8 @@ class Tripwire:
         self.codes: set[int] = set()
         self.alive: set[int] = set()
         self.before: Before = []
+        self._owner: FrameType | None = None
+        self._disarm: Any = None
         self._found: list[Any] = []
         self._bystander: int | None = None  # id of the frame that only happens to run
         self._started: set[int] = set()  # ids of the frames of generators that began in here
@@ -109,8 +111,13 @@ class Tripwire:
             raise Sidestep(self.reason, raised.learn)
 
     @contextmanager
-    def armed(self) -> Iterator[None]:
-        """Look at every call in this thread; a profiler that is running pauses."""
+    def armed(self, owner: FrameType) -> Iterator[None]:
+        """Look at every call in this thread; a profiler that is running pauses.
+
+        Args:
+            owner: the frame that asks for it: when that ends, all is as it was, though Ctrl-C may
+                have come between.
+        """
         before, shown = sys.getprofile(), sys.unraisablehook
 
         def unraisable(args: Any) -> None:
@@ -120,11 +127,8 @@ class Tripwire:
             else:
                 shown(args)
 
-        sys.unraisablehook = unraisable
-        sys.setprofile(self._on_event)
-        try:
-            yield
-        finally:
+        def disarm() -> None:
+            self._owner = None
             if before is None or callable(before):
                 sys.setprofile(before)
             else:  # cProfile, until Python 3.11: a hook in C, which only it can set
@@ -135,7 +139,18 @@ class Tripwire:
                 _kinds.pop(number, None)
                 _kept.pop(number, None)
 
+        self._owner, self._disarm = owner, disarm
+        sys.unraisablehook = unraisable
+        sys.setprofile(self._on_event)
+        try:
+            yield
+        finally:
+            disarm()
+
     def _on_event(self, frame: FrameType, event: str, arg: Any) -> None:
+        if frame is self._owner and event == "return":
+            self._disarm()
+            return
         kind = _kinds.get(id(frame.f_code))
         if kind is None:
             kind = self._learn(frame)
@@ -228,7 +243,7 @@ class Tripwire:
     def _value_needed(self, frame: FrameType) -> None:
         if self.reason is None:
             how = _ERRORS.get(frame.f_code, "print, str or an f-string")
-            self.reason = f"it needs the value of a traced array ({how}){self._where(frame)}"
+            self.reason = f"{NEEDS_VALUE} ({how}){self._where(frame)}"
 
     # -- calls of C functions
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from fluxax._compile._explain import switches
 from fluxax._compile._program import find
-from fluxax._compile._run import is_users_own
+from fluxax._compile._reads import is_users_own
 from fluxax._compile._site import Purpose
 from fluxax._jax import tracing
 
