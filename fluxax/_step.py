@@ -69,6 +69,7 @@ class Fused:
         self.loops: dict[Any, Any] = {}  # programs of many such steps, by what they gather
         options = options_for(program.closed, training=True)
         self.step = Donating(self.run, "trainstep", (2, 3), options, self.run_watched)
+        self.call = self.step.call
         self.fresh = True
 
     def run(
@@ -140,10 +141,6 @@ def _held(program: Program, inputs: list[Any], outs: list[Any], good: Any, alive
     return held
 
 
-#: Compares a state tree with a model once more, an error where they differ.
-Check = Callable[[], Any]
-
-
 class Plan(NamedTuple):
     """How to run the steps of a state tree that was checked against a model.
 
@@ -191,12 +188,11 @@ def step(
     if alive is None:
         alive = _always(store)
     purpose = plan.purposes.get(len(args)) or _new_purpose(plan, len(args))
-    frozen = lambda: _frozen_modules(opt_state, model)
-    check = lambda: match_model(who, opt_state, model)
+    frozen = partial(_frozen_modules, opt_state, model)
     found = find(loss, args, purpose, frozen)
     while found is not None:
         try:
-            return _run(plan, store, found, model, alive, check)
+            return _run(who, plan, store, found, model, opt_state, alive)
         except ShapeMiss:  # only JAX sees that an array inside the model has another shape
             again = find_slowly(found.site, loss, args, purpose, frozen)
             found = None if again is not None and again.program is found.program else again
@@ -209,11 +205,9 @@ def _new_purpose(plan: Plan, n: int) -> Purpose:
     return purpose
 
 
-def _fused(plan: Plan, found: Found, model: Any, check: Check) -> Fused:
+def _fused(who: str, plan: Plan, found: Found, model: Any, opt_state: Any) -> Fused:
     """The step of an objective's program for the leaves of a plan."""
-    matched = (
-        check()
-    )  # another program: the model may be another than the one the plan was made with
+    matched = match_model(who, opt_state, model)  # it may be another than the plan was made with
     program, leaves = found.program, list({id(leaf): leaf for _, leaf, _ in matched}.values())
     inputs = inputs_at(program.nests[0])
     if not inputs.keys() >= set(plan.names):
@@ -246,16 +240,18 @@ def attempt(
     """The step for a call, not run yet; `None` if it cannot be compiled."""
     plan, store = _find_plan(who, opt_state, model)
     purpose = plan.purposes.get(len(args)) or _new_purpose(plan, len(args))
-    found = find(loss, args, purpose, lambda: _frozen_modules(opt_state, model))
+    found = find(loss, args, purpose, partial(_frozen_modules, opt_state, model))
     if found is None:
         return None
-    check = lambda: match_model(who, opt_state, model)
-    return _ready(plan, store, found, model, _always(store) if alive is None else alive, check)
+    alive = _always(store) if alive is None else alive
+    return _ready(who, plan, store, found, model, opt_state, alive)
 
 
-def _ready(plan: Plan, store: Store, found: Found, model: Any, alive: Any, check: Check) -> Ready:
+def _ready(
+    who: str, plan: Plan, store: Store, found: Found, model: Any, opt_state: Any, alive: Any
+) -> Ready:
     program, (parameters, others, *_) = found.program, found.got
-    fused = program.by_plan.get(plan.number) or _fused(plan, found, model, check)
+    fused = program.by_plan.get(plan.number) or _fused(who, plan, found, model, opt_state)
     if store.shared:
         store.owned()
     if fused.numbers.pack is None:
@@ -283,18 +279,25 @@ def _commit(store: Store, fused: Fused, found: Found, model: Any, new: Any) -> t
     return outs, good
 
 
-def _run(plan: Plan, store: Store, found: Found, model: Any, alive: Any, check: Check) -> Step:
-    fused, arguments, commit, record, _ = _ready(plan, store, found, model, alive, check)
+def _run(
+    who: str, plan: Plan, store: Store, found: Found, model: Any, opt_state: Any, alive: Any
+) -> Step:
+    ready = _ready(who, plan, store, found, model, opt_state, alive)
+    fused, arguments, commit, record, _ = ready
     if watching():
-        outs, good = whole(fused.step.watched, arguments, lambda new: commit(new[0]))
+        outs, good = _watched(fused, arguments, commit)
     elif not fused.fresh:
-        outs, good = whole(fused.step.call, arguments, commit)
+        outs, good = whole(fused.call, arguments, commit)
     else:
         start = time.perf_counter()
-        outs, good = whole(fused.step.call, arguments, commit)
+        outs, good = whole(fused.call, arguments, commit)
         fused.fresh = False
         record.seconds += time.perf_counter() - start
     return Step(found.value(outs), good)
+
+
+def _watched(fused: Fused, arguments: tuple[Any, ...], commit: Any) -> tuple[Any, Any]:
+    return whole(fused.step.watched, arguments, lambda new: commit(new[0]))
 
 
 def _uncompiled(

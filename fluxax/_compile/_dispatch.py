@@ -105,10 +105,11 @@ class Donating:
 
 def watching() -> bool:
     """Whether JAX looks at results for NaN or infinities."""
-    return _config.jax_debug_nans or _config.jax_debug_infs
+    return _nans.value or _infs.value
 
 
-_config: Any = jax.config
+_nans: Any = jax.debug_nans
+_infs: Any = jax.debug_infs
 
 
 def looked_at(call: Any) -> Callable[..., Any]:

@@ -110,11 +110,12 @@ class Recipe:
         items = self._items(value, form.base)
 
         def make(outs: Any, own: Any) -> Any:
+            filling = () if items is None else items(outs, own)
             if names is not None:
-                return _tree.NamedList(items(outs, own), names)
+                return _tree.NamedList(filling, names)
             new = blank_of(cls, most)
-            if items is not None:
-                _FILLS[form.base](new, items(outs, own))
+            if filling:
+                _FILLS[form.base](new, filling)
             for name, part in held:
                 new.__dict__[name] = part(outs, own)
             for descriptor, part in slots:

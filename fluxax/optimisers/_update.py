@@ -91,7 +91,8 @@ class Update:
 
     def rearm(self) -> None:
         """Be traced anew at the next call, for what that has."""
-        self.program = Donating(self._run, "update", (2, 3), options_for())
+        self.step = Donating(self._run, "update", (2, 3), options_for())
+        self.call = self.step.call
         self.form: Any = None  # what it was traced for
 
     def _run(self, xs: Any, grads: Any, arrays: Any, counts: Any, vector: Any) -> Any:
@@ -225,7 +226,7 @@ def _run(plan: Plan, got: Any, model: Any) -> Any:
     if program.numbers.pack is None:
         program.settle(xs, grads, store.arrays, store.counts)
     arguments = (xs, grads, store.arrays, store.counts, plan.group.vector(program.numbers))
-    call = program.program.watched if watching() else program.program.call
+    call = program.step.watched if watching() else program.call
     return whole(call, arguments, partial(_commit, plan, store, owners, arrays, model))
 
 
