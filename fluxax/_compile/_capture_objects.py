@@ -33,7 +33,7 @@ _SINGLES = (None, True, False, ..., NotImplemented)
 _DESCRIPTORS = (
     types.MemberDescriptorType,
     types.GetSetDescriptorType,
-    type(collections.namedtuple("_", "a").a),
+    type(vars(collections.namedtuple("_", "a"))["a"]),  # of a field of a named tuple
 )
 #: Packages whose modules stay as they are: settings of theirs are part of JAX's own key.
 _STEADY = frozenset("jax jaxlib numpy fluxax".split()) | sys.stdlib_module_names
