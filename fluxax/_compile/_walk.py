@@ -27,7 +27,8 @@ from fluxax._jax import Tracer
 from fluxax._module import Module, static_key
 
 _MOST_BYTES = 1 << 20
-_TYPE_QUESTIONS = frozenset(("type()", "hasattr()", "isinstance()", "isscalar", "__class__"))
+#: Questions that no sensor sees (`_questions`): of an input they would answer wrongly.
+_TYPE_QUESTIONS = frozenset(("type()", "isinstance()", "isscalar"))
 
 _ASKING = frozenset("type hasattr isinstance getattr vars dir".split())
 _MOST_BOXES = 20_000
