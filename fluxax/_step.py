@@ -282,8 +282,7 @@ def _commit(store: Store, fused: Fused, found: Found, model: Any, new: Any) -> t
 def _run(
     who: str, plan: Plan, store: Store, found: Found, model: Any, opt_state: Any, alive: Any
 ) -> Step:
-    ready = _ready(who, plan, store, found, model, opt_state, alive)
-    fused, arguments, commit, record, _ = ready
+    fused, arguments, commit, record, _ = _ready(who, plan, store, found, model, opt_state, alive)
     if watching():
         outs, good = _watched(fused, arguments, commit)
     elif not fused.fresh:
