@@ -189,6 +189,8 @@ class Capture(Functions, Objects):
         return box
 
     def take_weakref(self, ref: Any, label: str) -> Spec:
+        if ref() is None:  # for good
+            return self._const(ref, label, identical=True)
         box = self.box(ref, label, boxes.WEAKREF)
         box.parts.append(("{v}()", "target", self.take(ref(), f"{label}()")))
         return box

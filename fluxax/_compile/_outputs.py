@@ -108,6 +108,7 @@ class Recipe:
         held = [(k, self.of(v)) for k, v in found.items() if not isinstance(k, Slot)]
         slots = [(k.descriptor, self.of(v)) for k, v in found.items() if isinstance(k, Slot)]
         items = self._items(value, form.base)
+        own_dict = form.has_dict and value.__dict__ is value  # class AttrDict
 
         def make(outs: Any, own: Any) -> Any:
             filling = () if items is None else items(outs, own)
@@ -116,6 +117,8 @@ class Recipe:
             new = blank_of(cls, most)
             if filling:
                 _FILLS[form.base](new, filling)
+            if own_dict:
+                object.__setattr__(new, "__dict__", new)
             for name, part in held:
                 new.__dict__[name] = part(outs, own)
             for descriptor, part in slots:

@@ -133,19 +133,25 @@ def is_user_function(function: Any) -> bool:
 
 
 def is_user_class(cls: type) -> bool:
-    """Whether a class is the user's own, by the file of its module or of its methods."""
+    """Whether a class is the user's own, by its module, or by the file of its methods.
+
+    Those may be generated, or wrapped by the standard library as `__repr__` of a dataclass is.
+    """
+    module = sys.modules.get(cls.__module__)
+    if cls.__module__ == "__main__" or (module is not None and _has_place(vars(module))):
+        return module is None or _is_user_space(vars(module), cls.__module__)
     for value in vars(cls).values():
         if (
             type(value) is FunctionType
-            and value.__code__.co_filename != "<string>"
-            and value.__qualname__.startswith(f"{cls.__qualname__}.")  # written in its body
+            and value.__qualname__ == f"{cls.__qualname__}.{value.__name__}"
         ):
             return is_user_file(value.__code__.co_filename)
-    module = sys.modules.get(cls.__module__)
-    if module is None or cls.__module__ == "__main__":
-        return True
     # a builtin module has no file; a prompt's or a notebook's has none either, and no spec
-    return _is_user_space(vars(module), cls.__module__)
+    return module is None or _is_user_space(vars(module), cls.__module__)
+
+
+def _has_place(space: dict[str, Any]) -> bool:
+    return type(space.get("__file__")) is str or space.get("__path__") is not None
 
 
 def is_user_module(module: ModuleType) -> bool:

@@ -31,7 +31,6 @@ class Rebuild:
     def __init__(self, arrays: Sequence[Any], captured: Sequence[Any], numbers: Sequence[Any]):
         self.arrays, self.captured, self.numbers = arrays, captured, numbers
         self._copies: dict[int, Any] = {}
-        self._boxes: dict[int, tuple[Box, Any]] = {}
         self._before: list[tuple[Box, Any, dict[Any, Any]]] = []
         self._globals: dict[int, dict[str, Any]] = {}
         self._global_parts: list[tuple[dict[str, Any], str, Any, str]] = []
