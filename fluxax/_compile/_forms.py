@@ -16,6 +16,7 @@ import weakref
 from typing import Any, NamedTuple
 
 from fluxax._compile._reads import is_user_class
+from fluxax._module import Module
 
 #: Builtin classes that hold nothing but their items, or nothing at all.
 _BASES = (
@@ -69,7 +70,7 @@ def _form(cls: type) -> Form | None:
         if c in _BASES:
             base = c if base is object else base
         elif c not in _EMPTY:
-            own = _own_slots(c)
+            own = [] if c is Module else _own_slots(c)  # its own slot is for its pytree only
             if own is None or ("__getattribute__" in vars(c) and is_user_class(c)):
                 return None
             slots += own
