@@ -129,6 +129,13 @@ def _tracers() -> bool:
     return seen == [True]
 
 
+def _misses() -> bool:
+    made: Any = jax.jit(lambda x: x)
+    kept = callable(made.__getstate__()["cache_miss"]) and callable(made._cache_miss)
+    made._clear_cache()
+    return kept and made._cache_size() == 0
+
+
 def _ufuncs() -> bool:
     plain = lambda a, b: a + b
     return _jax.inner_function(jnp.frompyfunc(plain, 2, 1)) is plain
@@ -232,6 +239,14 @@ PARTS = [
         "JAX's tracers may stay there",
         LESS,
         _tracers,
+    ),
+    Part(
+        "misses",
+        "what a jit function calls where C does not know what to do",
+        "states whose memory a step takes over",
+        "nothing is taken over",
+        LESS,
+        _misses,
     ),
     Part(
         "ufuncs",
