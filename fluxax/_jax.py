@@ -202,8 +202,11 @@ def _trace_of(tracer: Any) -> Any:
 
 
 def trace_settings() -> Any:
-    """Every JAX setting that a traced program depends on, as one hashable."""
-    return _trace_context()
+    """Every JAX setting that a traced program depends on, as one hashable.
+
+    Where JAX does not tell, no two are equal: no program is used again.
+    """
+    return _trace_context() if holds("settings") else object()
 
 
 def inner_function(f: Any) -> Any:
