@@ -58,10 +58,10 @@ def _traces() -> bool:
 
 
 def _settings() -> bool:
-    before = _jax.trace_settings()
+    before = _jax._trace_context()
     with jax.enable_x64(not jax.config.jax_enable_x64):  # pyright: ignore[reportAttributeAccessIssue]
-        other = _jax.trace_settings()
-    return other != before and _jax.trace_settings() == before and isinstance(hash(before), int)
+        other = _jax._trace_context()
+    return other != before and _jax._trace_context() == before and isinstance(hash(before), int)
 
 
 def _example() -> Any:
