@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import types
+from collections.abc import Iterator
 from importlib.metadata import version
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -26,3 +30,35 @@ def pytest_report_header() -> str:
 def seeded() -> None:
     """Every test starts from the same random numbers, in whatever order they run."""
     fx.seed(0)
+
+
+#: An installed package: what it holds is dropped, and what it does is done, while it is called.
+PACKAGE = """
+import gc, logging, tempfile, jax
+KEPT = []
+def drop(): KEPT.clear()
+def take(): return next(KEPT[0])
+def make_garbage():
+    for _ in range(5000):
+        a = []; a.append(a)
+def raise_signal(number):
+    import signal
+    jax.tree.map(signal.raise_signal, [number])
+def log(text): jax.tree.map(logging.getLogger("of_the_package").warning, [text])
+def collect(): jax.tree.map(gc.collect, [0])
+def log_itself(text): logging.getLogger("of_the_package").warning(text)
+def folder():
+    with tempfile.TemporaryDirectory() as name: return len(name)
+def folder_kept(): KEPT.append(tempfile.TemporaryDirectory())
+"""
+
+
+@pytest.fixture
+def package() -> Iterator[Any]:
+    """A module that looks installed, whose functions act on the world."""
+    made = types.ModuleType("of_others")
+    made.__file__ = "/home/user/lib/site-packages/of_others.py"
+    sys.modules["of_others"] = made
+    exec(compile(PACKAGE, made.__file__, "exec"), made.__dict__)
+    yield made
+    del sys.modules["of_others"]

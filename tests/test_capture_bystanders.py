@@ -13,7 +13,6 @@ import signal
 import sys
 import types
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -27,41 +26,11 @@ from fluxax._compile._bystanders import garbage_waits
 W = jnp.array([1.0, 2.0])
 SEEN: list[Any] = []
 
-#: An installed package: what it holds is dropped, and what it does is done, while it is called.
-PACKAGE = """
-import gc, logging, tempfile, jax
-KEPT = []
-def drop(): KEPT.clear()
-def take(): return next(KEPT[0])
-def make_garbage():
-    for _ in range(5000):
-        a = []; a.append(a)
-def raise_signal(number):
-    import signal
-    jax.tree.map(signal.raise_signal, [number])
-def log(text): jax.tree.map(logging.getLogger("of_the_package").warning, [text])
-def collect(): jax.tree.map(gc.collect, [0])
-def log_itself(text): logging.getLogger("of_the_package").warning(text)
-def folder():
-    with tempfile.TemporaryDirectory() as name: return len(name)
-def folder_kept(): KEPT.append(tempfile.TemporaryDirectory())
-"""
-
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     fx.clear_cache()
     SEEN.clear()
-
-
-@pytest.fixture
-def package() -> Iterator[Any]:
-    made = types.ModuleType("of_others")
-    made.__file__ = "/home/user/lib/site-packages/of_others.py"
-    sys.modules["of_others"] = made
-    exec(compile(PACKAGE, made.__file__, "exec"), made.__dict__)
-    yield made
-    del sys.modules["of_others"]
 
 
 # --- what only happens to run -------------------------------------------------------------
