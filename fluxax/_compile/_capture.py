@@ -295,6 +295,7 @@ _TAKERS: dict[type, Taker] = {
     operator.methodcaller: Capture.take_getter,
     list: Capture.take_list,
     _tree.NamedList: Capture.take_list,
+    Live: Capture.take_list,  # where its arrays stand is no part of it
     tuple: Capture.take_tuple,
     dict: Capture.take_dict,
     set: Capture.take_set,
