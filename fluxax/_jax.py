@@ -41,6 +41,8 @@ _trace_state: Any = _find("jax._src.core", "get_opaque_trace_state")
 #: The trace itself, which knows the one around it.
 _trace_object: Any = _find("jax._src.core", "unsafe_get_current_trace")
 
+_trace_context_of_thread: Any = _find("jax._src.core", "trace_ctx")
+
 #: Makes JAX look at the setting of its compilation cache once more.
 reset_cache: Any = _find("jax.experimental.compilation_cache.compilation_cache", "reset_cache")
 
@@ -171,6 +173,26 @@ for _cls in WRAPPERS:
 def trace_object() -> Any:
     """The trace that is running in this thread, itself; `None` if this JAX does not give it."""
     return _trace_object() if _trace_object is not None and holds("tracers") else None
+
+
+class undisturbed:
+    """A context after which the running trace is the one before, though Ctrl-C came between.
+
+    JAX notes which trace runs at every operation; an interrupt in there leaves another one for good
+    (JAX 0.12: none), and then no operation of this thread works any more. One that comes while C
+    compares things of JAX's arrives as a ValueError with its traceback for a text: it is put right.
+    """
+
+    def __enter__(self) -> None:
+        self.before = trace_object()
+
+    def __exit__(self, kind: Any, error: Any, _: Any) -> None:
+        if kind is None:
+            return
+        if self.before is not None and trace_object() is not self.before:
+            _trace_context_of_thread.set_trace(self.before)
+        if kind is ValueError and str(error).rstrip().endswith("KeyboardInterrupt:"):
+            raise KeyboardInterrupt from error
 
 
 def traces_around() -> list[Any]:

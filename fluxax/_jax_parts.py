@@ -126,7 +126,8 @@ def _tracers() -> bool:
 
     around = _jax._trace_object()
     jax.vjp(see, 2.0)
-    return seen == [True]
+    _jax._trace_context_of_thread.set_trace(around)
+    return seen == [True] and _jax._trace_object() is around
 
 
 def _misses() -> bool:
@@ -234,9 +235,9 @@ PARTS = [
     ),
     Part(
         "tracers",
-        "unsafe_get_current_trace, the running trace itself",
-        "uncompiled functions that store values where nobody looks",
-        "JAX's tracers may stay there",
+        "unsafe_get_current_trace and trace_ctx, the running trace itself",
+        "Ctrl-C in JAX; uncompiled functions that store values where nobody looks",
+        "JAX may not survive the one, and its tracers stay in the other",
         LESS,
         _tracers,
     ),

@@ -70,6 +70,8 @@ class Capture(Functions, Objects):
         self._whole += 1
         outside = bool(args) and isinstance(args[0], Live)  # parameters that the function reads
         for i, arg in enumerate(args):
+            if isinstance(arg, Module):
+                list(_tree.walk_nodes(arg))  # a cycle is an error with a sentence
             self._real = self._train = differentiated[i]
             if isinstance(arg, Params):
                 check_alone(args)

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fluxax._jax import beside, is_key
+from fluxax._jax import beside, is_key, undisturbed
 from fluxax.kernels import not_taken
 
 
@@ -120,7 +120,12 @@ def looked_at(call: Any) -> Callable[..., Any]:
     """
     if not isinstance(getattr(call, "_cache_miss", None), _Slow):
         return call
-    return lambda *arguments: call._cache_miss(*arguments)[0]
+
+    def look(*arguments: Any) -> Any:
+        with undisturbed():
+            return call._cache_miss(*arguments)[0]
+
+    return look
 
 
 class _Slow:
@@ -161,7 +166,7 @@ class _Slow:
         kept = [
             jax.tree.map(duplicate, x) if i in self.donated else x for i, x in enumerate(arguments)
         ]
-        with no_leaks():
+        with undisturbed(), no_leaks():
             return self.inside(*kept)
 
     def forget(self, *, entirely: bool = False) -> None:
@@ -174,7 +179,8 @@ class _Slow:
 
 def _named(function: Any, name: str, options: Any, donated: tuple[int, ...]) -> Any:
     def program(*inputs: Any) -> Any:
-        return function(*inputs)
+        with undisturbed():  # under `jax_disable_jit` this is all that runs
+            return function(*inputs)
 
     program.__name__ = program.__qualname__ = name
     return jax.jit(program, donate_argnums=donated, compiler_options=options)

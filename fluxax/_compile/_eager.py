@@ -23,7 +23,7 @@ from fluxax._compile._objective import check_loss, loss_array, objective
 from fluxax._compile._reads import is_users_own, place_of
 from fluxax._compile._run import Run, reads_parameters
 from fluxax._compile._whole import whole_numbers
-from fluxax._jax import concrete, showing, tracing
+from fluxax._jax import concrete, showing, tracing, undisturbed
 from fluxax._parameters import trainable_arrays
 
 
@@ -147,7 +147,7 @@ def _differentiate(
         traced.extend(run.tracers())
         return loss, traced
 
-    with run:
+    with undisturbed(), run:
         with no_leaks(), values_shown(), run.arrays as run.function:
             loss, pull, values = jax.vjp(of_leaves, variables.leaves(), has_aux=True)
         grads = _pulled(loss, pull)
@@ -198,7 +198,7 @@ def call(f: Any, args: tuple[Any, ...], *, training: bool) -> Any:
     """`f(*args)` uncompiled, without a gradient."""
     note = take_pending()
     run = Run(f, args, {})
-    with run:
+    with undisturbed(), run:
         run.copies = Copies(args, {}, {})
         with objective(training), run.arrays as run.function:
             run.call()

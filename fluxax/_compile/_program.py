@@ -23,7 +23,7 @@ from fluxax._compile._trace import Trace, guard_for
 from fluxax._compile._traced import Program
 from fluxax._compile._walk import INPUT
 from fluxax._errors import warn
-from fluxax._jax import WRAPPERS, trace_settings, tracing
+from fluxax._jax import WRAPPERS, trace_settings, tracing, undisturbed
 from fluxax._jax_parts import no_compiling
 from fluxax._module import static_key
 
@@ -151,7 +151,7 @@ def find_slowly(
     _explain.switches.pending, _explain.switches.ints = None, site.ints
     if tracing():
         return None  # inside another JAX transformation: part of that program
-    with _lock:
+    with _lock, undisturbed():
         if site.given_up is None:
             try:
                 if refused:
