@@ -157,8 +157,7 @@ class Plan(NamedTuple):
 
 
 _recent: list[tuple[Any, Plan]] = []
-_RECENT = 8
-_numbers = itertools.count()
+_RECENT, _numbers = 8, itertools.count()
 at_clear(_recent.clear)
 _true: list[Any] = []
 
@@ -208,11 +207,13 @@ def _new_purpose(plan: Plan, n: int) -> Purpose:
 def _fused(who: str, plan: Plan, found: Found, model: Any, opt_state: Any) -> Fused:
     """The step of an objective's program for the leaves of a plan."""
     matched = match_model(who, opt_state, model)  # it may be another than the plan was made with
-    program, leaves = found.program, list({id(leaf): leaf for _, leaf, _ in matched}.values())
+    arrays = {id(leaf): (leaf, array) for _, leaf, array in matched}
+    program, leaves = found.program, [leaf for leaf, _ in arrays.values()]
     inputs = inputs_at(program.nests[0])
-    if not inputs.keys() >= set(plan.names):
-        raise ShapeMiss  # an array that the program does not take: the uncompiled run does
-    at = tuple(inputs[names] for names in plan.names)
+    at = tuple(inputs.get(names, -1) for names in plan.names)
+    for i, (_, array) in zip(at, arrays.values(), strict=True):
+        if i < 0 or program.shape(i) != array.shape:  # noted, it would not be looked at again
+            raise ShapeMiss
     fused = program.extra.get((plan.group.key, at))
     if fused is None:
         fused = Fused(program, leaves, at)

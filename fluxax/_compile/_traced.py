@@ -44,6 +44,10 @@ class Program:
         self.extra: OrderedDict[Any, Any] = OrderedDict()  # what later rooms build around this one
         self.by_plan: dict[int, Any] = {}  # the same, by who uses it
 
+    def shape(self, i: int) -> tuple[int, ...]:
+        """The shape of an input."""
+        return self.closed.in_avals[i].shape
+
     def keep(self, key: Any, built: Any) -> None:
         """Keep what was built around this program; the oldest goes when there is too much."""
         self.extra[key] = built
