@@ -184,8 +184,7 @@ def step(
 ) -> Step:
     """One guarded training step; `alive` is the flag that the step before gave."""
     plan, store = _find_plan(who, opt_state, model)
-    if alive is None:
-        alive = _always(store)
+    alive = _always(store) if alive is None else alive
     purpose = plan.purposes.get(len(args)) or _new_purpose(plan, len(args))
     frozen = partial(_frozen_modules, opt_state, model)
     found = find(loss, args, purpose, frozen)
