@@ -48,6 +48,23 @@ def test_a_constant_reached_through_a_class_is_named_by_its_attribute() -> None:
     assert record.reasons[1] == "Settings.weights is another object"
 
 
+def test_the_hint_fits_the_cause() -> None:
+    log: list[Any] = []
+    functions = {
+        "jnp.where": lambda x: jnp.sum(x) * (2.0 if x[0] > 0 else 1.0),
+        "beside the loss, and keep it": lambda x: (log.append(1), jnp.sum(x))[1],
+        "plain objects": lambda x: (jnp.sum(x), lambda: x),
+    }
+    for hint, f in functions.items():
+        with pytest.warns(UserWarning, match="runs uncompiled") as seen:
+            fx.withgradient(f, X)
+        assert hint in str(seen[0].message)
+        assert "correct" not in str(seen[0].message)
+    square = lambda x: jnp.sum(x**2)
+    with pytest.warns(UserWarning, match="pad them"):
+        _ = [fx.gradient(square, jnp.ones(n)) for n in range(1, 11)]
+
+
 def test_a_numpy_array_and_a_jax_array_have_one_program() -> None:
     arrays = (
         np.ones(3, np.float32),

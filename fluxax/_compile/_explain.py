@@ -48,13 +48,9 @@ class Record:
         self._note(reason)
         if self.traces > 8 and not self.warned:
             self.warned = True
-            hint = (
-                "Pass numbers that decide shapes or branches less often, or compute them before "
-                "the lambda."
-            )
             warn(
                 f"{self.where} has been compiled {self.traces} times; the last time because "
-                f"{reason}. {hint} fx.explain() lists all reasons."
+                f"{reason}. {often(reason)} fx.explain() lists all reasons."
             )
 
     def uncompiled(self, reason: str) -> None:
@@ -64,6 +60,47 @@ class Record:
     def _note(self, reason: str) -> None:
         self.reasons.append(reason)
         del self.reasons[:-100]
+
+
+def often(reason: str) -> str:
+    """What to do where programs are made again and again, by the reason of the last."""
+    for word, hint in _OFTEN.items():
+        if word in reason:
+            return hint
+    return (
+        "Pass numbers that decide shapes or branches less often, or compute them before the lambda."
+    )
+
+
+_OFTEN = {
+    "changed shape": "Give arrays one shape: pad them, or leave a short last batch out.",
+    "changed dtype": "Give arrays one dtype, with jnp.asarray(x, dtype).",
+    "changed length": "Keep the lists that it reads as long as they are.",
+    "is new": "Keep the structure of what it reads.",
+    "is gone": "Keep the structure of what it reads.",
+    "another object": "Pass it as an argument, or keep it on a Module: methods read constants.",
+}
+
+
+def instead(reason: str) -> str:
+    """What to do where a function runs uncompiled, by the reason; no more than is known."""
+    for start, hint in _INSTEAD.items():
+        if reason.startswith(start):
+            return hint
+    return "To make it fast, move that out of the function."
+
+
+_INSTEAD = {
+    "it needs the value": "Use jnp.where or jax.lax.cond, or return the value beside the loss.",
+    "it changes": "Return what it keeps beside the loss, and keep it after the call.",
+    "it writes": "Return what it keeps beside the loss, and keep it after the call.",
+    "it assigns": "Return what it keeps beside the loss, and keep it after the call.",
+    "it returns": "Return arrays in lists, dicts or plain objects.",
+    "it calls": "Do that before the call, and pass what it gives.",
+    "it uses": "Read it before the call, and pass the value.",
+    "it draws": "Draw before the call, and pass the numbers; or use jax.random with a key.",
+    "tracing it raised": "If that is a mistake, it is raised uncompiled too.",
+}
 
 
 class Records(list[Record]):

@@ -189,7 +189,7 @@ def _ran_uncompiled(site: Site, reason: str) -> None:
         site.record.uncompiled(reason)
         warn(
             f"{site.record.where} runs uncompiled, which is slow: {reason}. "
-            "It is correct as it is; to make it fast, move that out of the function."
+            f"{_explain.instead(reason)}"
         )
 
 
