@@ -46,8 +46,9 @@ PATTERNS = {
 #: Where nobody asks for more, each read is tried in two places, an ordinary one in eight.
 TURNS = range(2)
 
-#: Whether an objective is also read inside JAX's transformations, which keep traces of their own.
-INNER = True
+#: Whether an objective is also read inside JAX's transformations. These keep traces of their own,
+#: and with them old values, uncompiled too: only a check that looks past JAX's caches sees that.
+INNER = False
 
 _IMPORTS = """
 import abc, array, collections, contextvars, copy, dataclasses, datetime, decimal, enum, fractions
