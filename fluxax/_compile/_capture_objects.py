@@ -27,7 +27,7 @@ from fluxax._module import Module
 _UNSEEN_METHODS = frozenset(
     "__init__ __new__ __post_init__ __init_subclass__ __repr__ __str__ __del__ __reduce__ "
     "__reduce_ex__ __getstate__ __setstate__ __getnewargs__ __copy__ __deepcopy__ "
-    "__class_getitem__ __set_name__ __sizeof__ __dir__ __format__".split()
+    "__class_getitem__ __set_name__ __sizeof__ __dir__ __format__ __setattr__ __delattr__".split()
 )
 _SINGLES = (None, True, False, ..., NotImplemented)
 _DESCRIPTORS = (
@@ -97,10 +97,13 @@ class Objects(Walk):
                 box.checks.append(("no_slot({v}, {k})", slot.descriptor))
 
     def _attribute(self, box: Box, key: Any, value: Any, label: str) -> None:
-        real, self._real = self._real, False  # numbers of objects are settings, not variables
-        part = self.take(value, label)
-        self._real = real
         name = key.name if type(key) is Part else key
+        real, self._real = self._real, False  # numbers of objects are settings, not variables
+        if self._fixed and name not in self.names and type(value) is types.FunctionType:
+            part: Spec = self._const(value, label, identical=True)  # the tripwire sees a call
+        else:
+            part = self.take(value, label)
+        self._real = real
         read: Any = f"{{v}}.__dict__[{name!r}]"
         if isinstance(name, Slot):
             read = ("{k}.__get__({v})", name.descriptor)
