@@ -147,6 +147,8 @@ class Objects(Walk):
                     inner.checks.append((f"{{v}}.__dict__[{name!r}] is {{k}}", value))
                 elif wanted or constructed:
                     self._method(inner, cls, name, value)
+                elif isinstance(value, property):  # read as an attribute, by any name
+                    self._property(inner, cls, name, value)
             elif not isinstance(value, _DESCRIPTORS) and (
                 name in self.names or not _is_dunder(name)
             ):
@@ -160,6 +162,14 @@ class Objects(Walk):
         inner.parts.append((read, Part("method", name), part))
         self.tokens.append((label, "method", Is(type(value))))
         inner.checks.append((f"type({{v}}.__dict__[{name!r}]) is {{k}}", type(value)))
+
+    def _property(self, inner: Box, cls: type, name: str, value: Any) -> None:
+        mark, checks, parts = self.mark(), len(inner.checks), len(inner.parts)
+        try:
+            self._method(inner, cls, name, value)
+        except Sidestep:
+            self.back(mark)
+            del inner.checks[checks:], inner.parts[parts:]
 
     def _class_attribute(self, inner: Box, cls: type, name: str, value: Any) -> None:
         """Any name may be computed; what cannot be compared is in the way if code mentions it."""
