@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from fluxax._compile import _boxes as boxes
 from fluxax._compile._poison import FORBIDDEN, may_be_unsteady
-from fluxax._compile._reads import Reads, is_user_function, reads_of
+from fluxax._compile._reads import Reads, is_core, is_user_function, reads_of
 from fluxax._compile._spec import Again, Box, Part, Sidestep, Spec
 from fluxax._compile._walk import Walk
 from fluxax._jax import JitFunction, holds, inner_function
@@ -31,6 +31,8 @@ class Functions(Walk):
 
     def take_function(self, f: types.FunctionType, label: str) -> Spec:
         if not is_user_function(f):
+            if not is_core(f.__code__.co_filename):
+                self.asks_type(f)
             return self._const(f, label, identical=True)
         code = f.__code__
         reads = reads_of(code)

@@ -149,6 +149,8 @@ class Objects(Walk):
                     self._method(inner, cls, name, value)
                 elif isinstance(value, property):  # read as an attribute, by any name
                     self._property(inner, cls, name, value)
+                else:
+                    self.unlooked[id(function.__code__)] = name
             elif not isinstance(value, _DESCRIPTORS) and (
                 name in self.names or not _is_dunder(name)
             ):
@@ -241,6 +243,7 @@ class Objects(Walk):
         for name in names:
             value = vars(module)[name]
             if isinstance(value, (types.FunctionType, types.ModuleType, type)):
+                self.asks_type(value)
                 self.tokens.append((f"{label}.{name}", "value", Is(value)))
                 box.checks.append((f"{{v}}.__dict__[{name!r}] is {{k}}", value))
                 part: Spec = Const(value, f"{label}.{name}", True)

@@ -83,7 +83,7 @@ def _pop(by_array: dict[int, Any], by_path: dict[Any, Any], i: int, path: Any, v
 
 def _reals(i: int, arg: Any, whole: bool) -> Iterator[tuple[Spot, tuple[Any, Any]]]:
     """Floats in plain containers, and a top-level int, by place."""
-    if isinstance(arg, (float, np.floating)) or (type(arg) is int and not whole):
+    if type(arg) is float or isinstance(arg, np.floating) or (type(arg) is int and not whole):
         yield (None, i), ((i, ()), arg)
     seen = set()
     stack = [(arg, ())]

@@ -114,9 +114,14 @@ def is_user_file(filename: str) -> bool:
     return known
 
 
+def is_core(filename: str) -> bool:
+    """Whether code is JAX's, NumPy's or ours."""
+    return filename.startswith(_CORE)
+
+
 def adopt(filename: str) -> None:
     """The package of an objective: its author's project, installed as people do with their own."""
-    if is_user_file(filename) or filename.startswith(_CORE):
+    if is_user_file(filename) or is_core(filename):
         return
     for folder in _SITES:
         before, found, inside = filename.rpartition(folder)

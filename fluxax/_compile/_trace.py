@@ -209,7 +209,7 @@ class Trace:
         self.stand_ins = [a for a, ours in zip(arrays, numpy, strict=True) if ours]
         captured.given = self.stand_ins
         tripwire = self.tripwire = Tripwire()
-        tripwire.codes = self.capture.fixed_codes
+        tripwire.codes, tripwire.unlooked = self.capture.fixed_codes, self.capture.unlooked
         watch(n for i, n in enumerate(numbers) if i not in self.capture.real)
         classes = [b.value for b in self.capture.fixed_boxes if b.how is boxes.CLASS]
         tripwire.alive, tripwire.before = living(classes), self.before

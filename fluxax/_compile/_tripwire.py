@@ -87,6 +87,7 @@ class Tripwire:
     Attributes:
         spaces: ids of the namespaces that rebuilt functions run in.
         codes: ids of the code objects that may run as they are.
+        unlooked: ids of those of methods that the walk did not look at, with their names.
         alive: ids of what was there before and has a finaliser that the function reaches.
         before: what will be compared after the trace; what bystanders change in there may stay.
     """
@@ -95,6 +96,7 @@ class Tripwire:
         self.reason: str | None = None
         self.spaces: dict[int, Any] = {}
         self.codes: set[int] = set()
+        self.unlooked: dict[int, str] = {}
         self.alive: set[int] = set()
         self.before: Before = []
         self._owner: FrameType | None = None
@@ -226,7 +228,9 @@ class Tripwire:
             self._trip(
                 f"it calls {code.co_name} ({code.co_filename}:{code.co_firstlineno}) "
                 "in a way that cannot be followed",
-                (code.co_name,),  # a method that no code names: the next walk looks at it
+                (
+                    self.unlooked.get(id(code), code.co_name),
+                ),  # a method that no code names: the next walk looks at it
             )  # before its first line runs
 
     def _let(self, frame: FrameType) -> None:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from fluxax._compile import _boxes as boxes
-from fluxax._compile._reads import Reads
+from fluxax._compile._reads import Reads, reads_of
 from fluxax._compile._spec import (
     Arr,
     Box,
@@ -66,6 +66,7 @@ class Walk:
         self._grown = False
         self.fixed_codes: set[int] = set()  # code objects that may run as they are
         self.fixed_boxes: list[Box] = []  # and what they could write to
+        self.unlooked: dict[int, str] = {}  # code of methods that nobody mentions: their names
         self.fixed_data = False  # whether they read numbers or arrays
         self.remembering = False  # and whether JAX remembers traces of some of them
         self._inside = 0  # > 0 below a Module
@@ -213,6 +214,13 @@ class Walk:
     def promotes(self) -> bool:
         """Whether numbers may become inputs: not where code asks for their type."""
         return not self._fixed and self.names.isdisjoint(_TYPE_QUESTIONS)
+
+    def asks_type(self, function: Any) -> None:
+        """Note that a package's function asks for a type: of an input it would be another."""
+        code = getattr(function, "__code__", None)
+        if code is not None and "type" in reads_of(code).globals and "type()" not in self.names:
+            self.names.add("type()")
+            self._grown = True
 
     def mention(self, reads: Reads) -> None:
         """Note the attribute names that reached code uses, and questions it asks."""
