@@ -93,7 +93,7 @@ _rebound(
     "made(v)",
     [],
     ways("""
-    H.k ;; 1.0 * H ;; getattr(H, NAMES[0]) ;; H.unit * H
+    H.k ;; 1.0 * H ;; getattr(H, NAMES[0]) ;; vars(H)['k'] ;; H.unit * H
     """),
     """
 class Length(float):

@@ -234,9 +234,8 @@ def test_the_state_outlives_every_ctrl_c(
         with CtrlC(below=True) as lines:
             call()
         total, done = lines.counts.total(), setting.steps()
-        many = 8 if name == "jax_check_tracer_leaks" else 80  # there each asks the collector
-        for k in range(many):
-            interrupted(1 + k * total // many, "", call, below=True)
+        for k in range(80):
+            interrupted(1 + k * total // 80, "", call, below=True)
             now = setting.steps()
             assert now - done in (0, 1), k
             done = now

@@ -94,7 +94,7 @@ def _reals(i: int, arg: Any, whole: bool) -> Iterator[tuple[Spot, tuple[Any, Any
         seen.add(id(owner))
         below = []
         for key, part in _tree.parts(owner):
-            if isinstance(part, (float, np.floating)):
+            if type(part) is float or isinstance(part, np.floating):
                 yield (id(owner), _spot(owner, key)), ((i, (*path, key)), part)
             else:
                 below.append((part, (*path, key)))
