@@ -100,6 +100,10 @@ _SPACE = {
 }
 
 
+#: What is read one after the other to come from an object to its first array; `None`: to none.
+Way = tuple[str, ...] | None
+
+
 class Emitter:
     """Writes the source of one guard."""
 
@@ -110,7 +114,7 @@ class Emitter:
         self.arrays: list[str] = []
         self.numbers: dict[int, str] = {}
         self.boxes: dict[int, str] = {}
-        self.apart: dict[str, int] = {}  # variables of what `is` tells apart: id of the first
+        self.apart: dict[str, tuple[Any, Way]] = {}  # variables of what `is` tells apart
         self.inner: dict[tuple[str, str], str] = {}  # (variable, attribute): where that is kept
         self.arguments = True  # whether what is emitted is an argument, or what the function reads
         self._count = 0
@@ -127,12 +131,13 @@ class Emitter:
     def require(self, condition: str) -> None:
         self.lines.append(f"if not ({condition}): return None")
 
-    def emit(self, spec: Spec, reader: str) -> None:
-        """Check what `reader` reads against a spec."""
+    def emit(self, spec: Spec, reader: str) -> Way:
+        """Check what `reader` reads against a spec; the way to its first array."""
         if isinstance(spec, Const) or (isinstance(spec, Num) and spec.index is None):
             self._constant(spec, reader)
         elif isinstance(spec, Arr):
             self._array(spec, reader)
+            return ()
         elif isinstance(spec, Tied):
             self.require(f"{reader} is a{spec.index}")
         elif isinstance(spec, Num):
@@ -142,9 +147,10 @@ class Emitter:
             self.lines.append(f"{v} = {reader}")
             self.require(f"type({v}) is {self.constant(type(spec.value))}")
         elif isinstance(spec, Box):
-            self._box(spec, reader)
+            return self._box(spec, reader)
         elif isinstance(spec, Again):
             self.require(f"{reader} is {self.boxes[spec.number]}")
+        return None
 
     def _constant(self, spec: Any, reader: str) -> None:
         known = self.constant(spec.value)
@@ -178,19 +184,23 @@ class Emitter:
             f"float({name})" if spec.real and isinstance(spec.value, int) else name
         )
 
-    def _box(self, box: Box, reader: str) -> None:
-        v = self.fresh()
+    def _box(self, box: Box, reader: str) -> Way:
+        v, way = self.fresh(), None
         self.lines.append(f"{v} = {reader}")
         self.boxes[box.number] = v
-        if box.how in boxes.APART:
-            self.apart[v] = id(box.value)
         for check, known in box.checks:
             self.require(self.reading(v, check, known))
         for read, key, part in box.parts:
-            self.emit(part, self.reading(v, *read) if type(read) is tuple else self.of(v, read))
+            text = self.reading(v, *read) if type(read) is tuple else self.of(v, read)
+            further = self.emit(part, text)
+            if way is None and further is not None and type(read) is str:
+                way = (read, *further)
             if self.places is not None and isinstance(part, (Arr, Tied)):
                 owner = "" if isinstance(key, (Slot, Part)) else _owner(box)
                 self.places.append((part.index, self.of(v, owner), key))
+        if box.how in boxes.APART:
+            self.apart[v] = box.value, way
+        return way
 
     def reading(self, v: str, expression: str, known: Any) -> str:
         """An expression over `{v}` and `{k}`, for a variable and a constant."""
@@ -222,9 +232,10 @@ class Emitter:
         With `parameters`: `(parameters, other inputs, owners, owners of the parameters, returned)`.
         """
         arrays = self.arrays
-        one = [f"a{i}" for i in range(len(arrays))] + list(self.apart)
+        apart = self._to_be_compared()
+        one = [f"a{i}" for i in range(len(arrays))] + list(apart)
         if len(one) > 1:  # an array that has become two of them would be a new tie
-            n = len(arrays) + len(set(self.apart.values()))
+            n = len(arrays) + len(set(apart.values()))
             self.lines.append(f"if len({{*map(id, ({', '.join(one)}))}}) != {n}: return None")
         numbers = [self.numbers[i] for i in sorted(self.numbers)]
         owners = ", ".join(self.of(self.boxes[box.number], "{v}.__dict__") for box, _ in written)
@@ -245,6 +256,22 @@ class Emitter:
         )
         exec(source, self.space)
         return self.space["guard"]
+
+    def _to_be_compared(self) -> dict[str, int]:
+        """Variables of objects that could have become one, unseen by anything else: ids of these.
+
+        Objects of two types stay two. So do those in which the same way leads to an array each,
+        since these arrays are compared.
+        """
+        kinds: dict[type, dict[str, Way]] = {}
+        for v, (value, way) in self.apart.items():
+            kinds.setdefault(type(value), {})[v] = way
+        return {
+            v: id(self.apart[v][0])
+            for ways in kinds.values()
+            if len(ways) > 1 and (None in ways.values() or len({*ways.values()}) > 1)
+            for v in ways
+        }
 
 
 #: Attributes that hold what a guard reads again and again.
