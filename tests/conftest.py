@@ -30,7 +30,7 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(autouse=True, scope="module")
 def small() -> Iterator[None]:
-    """JAX keeps every trace: a process with millions of them is slow where objects are looked for."""
+    """JAX keeps every trace, and where holders of an object are looked for, all are looked at."""
     yield
     jax.clear_caches()
     gc.collect()
