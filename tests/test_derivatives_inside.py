@@ -113,7 +113,7 @@ def adapted(rule: Any, steps: int = 2) -> Callable[[Any, Any, Any], Any]:
 
 
 def plainly_adapted(rule: Any, steps: int = 2) -> Callable[[Arrays, Any, Any], Any]:
-    def loss(p: Arrays, x: Any, y: Any) -> Any:
+    def loss(p: Any, x: Any, y: Any) -> Any:
         state = rule.init(p)
         for _ in range(steps):
             grads = jax.grad(plain_loss)(p, x[::2], y[::2])
@@ -141,9 +141,10 @@ CASES["MAML with Momentum"] = (
     plainly_adapted(optax.sgd(0.1, 0.9)),
 )
 CASES["MAML with Adam"] = adapted(fx.Adam(0.01)), plainly_adapted(optax.adam(0.01))
+DECAY: Any = optax.linear_schedule(0.1, 0.0, 4)
 CASES["MAML with a schedule"] = (
-    adapted(fx.Descent(optax.linear_schedule(0.1, 0.0, 4)), 3),
-    plainly_adapted(optax.sgd(optax.linear_schedule(0.1, 0.0, 4)), 3),
+    adapted(fx.Descent(DECAY), 3),
+    plainly_adapted(optax.sgd(DECAY), 3),
 )
 CASES["MAML with clipping"] = (
     adapted(fx.OptimiserChain(fx.ClipGlobalNorm(0.1), fx.Descent(0.5))),
