@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluxax import _tree
+from fluxax._between import read_between
 from fluxax._errors import no_numbers, short
 from fluxax._jax import is_tracer
 from fluxax._module import Module
@@ -39,6 +40,10 @@ def state(model: Any) -> Any:
         >>> float(other.weight[0, 0])
         1.0
     """
+    return read_between(_state, model)
+
+
+def _state(model: Any) -> Any:
     for _ in _tree.walk_nodes(model):  # a cycle is an error
         pass
     plain = (bool, int, float, complex, str, bytes, np.generic)

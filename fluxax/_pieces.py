@@ -18,6 +18,7 @@ import numpy as np
 from jax import lax
 
 from fluxax import _tree
+from fluxax._between import stepping
 from fluxax._compile._check import setting
 from fluxax._compile._dispatch import ShapeMiss, jitted, watching, weakly
 from fluxax._compile._nest import inputs_at
@@ -166,19 +167,27 @@ class Pieces:
         example = self._example()
         while start < self.whole:
             try:
-                made = attempt(self.who, self.loss, self.model, example, self.opt_state, alive)
-                loop = None if made is None else self._loop(made.fused, first)
-                if made is None or loop is None:
-                    return
-                n = min(loop.most, self.whole - start)
-                if not made.holds_for(n):
-                    return
-                piece = self._one(made, loop, start, n)
+                done = self._next(example, first, start, alive)
             except ShapeMiss:  # an array inside the model is another: single steps know what to do
                 return
+            if done is None:
+                return
+            n, piece = done
             start, alive = start + n, piece.good
             self.last = alive
             yield n, piece
+
+    @stepping
+    def _next(
+        self, example: tuple[Any, ...], first: int | None, start: int, alive: Any
+    ) -> tuple[int, Piece] | None:
+        """Run the piece that begins at a step; `None` where that can't be."""
+        made = attempt(self.who, self.loss, self.model, example, self.opt_state, alive)
+        loop = None if made is None else self._loop(made.fused, first)
+        if made is None or loop is None:
+            return None
+        n = min(loop.most, self.whole - start)
+        return (n, self._one(made, loop, start, n)) if made.holds_for(n) else None
 
     def _example(self) -> tuple[Any, ...]:
         """The arguments of the loss for the first batch, which say what to compile."""

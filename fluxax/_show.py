@@ -16,6 +16,7 @@ import numpy as np
 from jax.tree_util import GetAttrKey
 
 from fluxax import _tree
+from fluxax._between import read_between
 from fluxax._errors import short
 from fluxax._jax import is_key, is_tracer
 from fluxax._module import Module, set_printer
@@ -282,6 +283,10 @@ def _inside(value: Any, path: _tree.Path) -> Iterator[tuple[str, Any, _tree.Path
 
 def text(model: Module, notes: Callable[[_tree.Path], str] = lambda path: "") -> str:
     """The full text of a model; `notes` may add to what is said of a place."""
+    return read_between(_text, model, notes)
+
+
+def _text(model: Module, notes: Callable[[_tree.Path], str]) -> str:
     arrays = held(model)
     rows = list(lines(model, "", "", (), 0))
     if len(rows) == 1:

@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from fluxax import _tree
+from fluxax._between import at_rest, readers, stepping
 from fluxax._compile import _eager
 from fluxax._compile._dispatch import Donating, ShapeMiss, no_leaks, watching
 from fluxax._compile._nest import inputs_at
@@ -235,7 +236,7 @@ def attempt(
     plan, store = _find_plan(who, opt_state, model)
     purpose = plan.purposes.get(len(args)) or _new_purpose(plan, len(args))
     frozen = partial(_frozen_modules, opt_state, model)
-    found = find(loss, args, purpose, frozen)
+    found = at_rest(find, loss, args, purpose, frozen)
     if found is None:
         return None
     alive = _always(store) if alive is None else alive
@@ -249,7 +250,7 @@ def _ready(
 ) -> Ready:
     program, (parameters, others, *_) = found.program, found.got
     fused = program.by_plan.get(plan.number) or _fused(who, plan, found, model, opt_state)
-    if store.shared:
+    if readers or store.shared:
         store.owned()
     if fused.numbers.pack is None:
         fused.settle(parameters, others, store.arrays, store.counts, alive)
@@ -276,6 +277,7 @@ def _commit(store: Store, fused: Fused, found: Found, model: Any, new: Any) -> t
     return outs, good
 
 
+@stepping
 def _run(
     who: str, plan: Plan, store: Store, found: Found, model: Any, opt_state: Any, alive: Any
 ) -> Step:

@@ -25,6 +25,7 @@ from jax.tree_util import (
     register_pytree_with_keys,
 )
 
+from fluxax._between import read_between
 from fluxax._instances import alike, blank
 from fluxax._jax import Tracer
 
@@ -89,8 +90,8 @@ class Node:
         return isinstance(other, Node) and node_parts(self) == node_parts(other)
 
     def __repr__(self) -> str:
-        inside = ", ".join(f"{k}={v!r}" for k, v in node_parts(self).items())
-        return f"Node({inside})"
+        inside = read_between(lambda: [f"{k}={v!r}" for k, v in node_parts(self).items()])
+        return f"Node({', '.join(inside)})"
 
     def __reduce__(self) -> Any:
         return (_make_node, (node_parts(self), self.frozen_mark))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import stat
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -223,6 +227,78 @@ def test_paths(tmp_path):
     fx.save(tmp_path / "link", x=2)
     assert (tmp_path / "link").is_symlink()
     assert fx.load(tmp_path / "a") == {"x": 2}
+
+
+def pipe(place):
+    os.mkfifo(place)
+
+
+def socketed(place):
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(place))
+
+
+def loop(place):
+    place.symlink_to(place)
+
+
+def long_loop(place):
+    place.symlink_to(place.with_name("other"))
+    place.with_name("other").symlink_to(place)
+
+
+#: What is no file: how it is made, and what is said of it.
+NO_FILES = {
+    "folder": (lambda place: place.mkdir(), IsADirectoryError, "the folder"),
+    "pipe": (pipe, OSError, "the pipe"),
+    "socket": (socketed, OSError, "the socket"),
+    "device": (lambda place: place.symlink_to("/dev/null"), OSError, "the device"),
+    "loop": (loop, OSError, "the link .* which leads to itself"),
+    "long loop": (long_loop, OSError, "the link .* which leads to itself"),
+    "link to a pipe": (
+        lambda place: (pipe(place.with_name("p")), place.symlink_to(place.with_name("p"))),
+        OSError,
+        "the pipe",
+    ),
+    "link to no folder": (
+        lambda place: place.symlink_to(place.with_name("no") / "a"),
+        FileNotFoundError,
+        "",
+    ),
+}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes, sockets and devices in folders")
+@pytest.mark.parametrize("case", NO_FILES)
+def test_what_is_no_file_is_not_replaced(case, tmp_path):
+    make, error, said = NO_FILES[case]
+    place = tmp_path / "a"
+    make(place)
+    then = {p.name: p.lstat().st_mode for p in tmp_path.iterdir()}
+    with pytest.raises(error, match=rf"^save expects .*got {said}.*\.$") as raised:
+        fx.save(place, x=1)
+    assert "Make room" not in str(raised.value)
+    assert {p.name: p.lstat().st_mode for p in tmp_path.iterdir()} == then
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_a_link_whose_file_is_not_there_yet(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    fx.save(tmp_path / "link", x=1)
+    assert (tmp_path / "link").is_symlink()
+    assert fx.load(tmp_path / "a") == {"x": 1}
+
+
+def test_a_folder_of_checkpoints_that_is_gone(tmp_path):
+    kept = fx.Checkpoints(tmp_path / "runs")
+    kept.folder.rmdir()
+    with pytest.raises(FileNotFoundError, match=r"save expects a folder that is there.* Make "):
+        kept.save(1, x=1)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileNotFoundError, match=r"save expects a folder that is there"):
+        fx.save(tmp_path / "file" / "a", x=1)
+    with pytest.raises(ValueError, match="expects a path, got 'a\\\\x00', which no file can have"):
+        fx.save("a\0", x=1)
 
 
 # --- a folder of them ------------------------------------------------------------------------

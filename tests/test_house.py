@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: From the ground up. A room imports from floors below its own and from its own package.
 FLOORS = [
     ["_errors"],
-    ["_random", "_jax", "_tensors", "_instances"],
+    ["_between", "_random", "_jax", "_tensors", "_instances"],
     ["_jax_parts"],
     ["_primitives"],
     ["_tree", "_compilation_cache", "_stopping", "_softmax"],

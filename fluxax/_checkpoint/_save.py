@@ -14,13 +14,15 @@ import jaxlib.version
 import numpy as np
 
 from fluxax import _random
+from fluxax._between import read_between
+from fluxax._checkpoint._arrays import Stored
 from fluxax._checkpoint._file import pack, read
 from fluxax._checkpoint._fill import fill_thing
 from fluxax._checkpoint._filling import Difference, Filling
 from fluxax._checkpoint._notes import Writer
 from fluxax._checkpoint._restore import Contents
 from fluxax._checkpoint._values import decoded, encoded
-from fluxax._checkpoint._write import replace
+from fluxax._checkpoint._write import replace, target
 from fluxax._errors import short, warn
 from fluxax.data import _order
 
@@ -59,6 +61,13 @@ def save(path: Any, **things: Any) -> None:
 
 def write(path: Path, things: dict[str, Any], **more: Any) -> None:
     """Write a checkpoint, with further plain entries in its manifest."""
+    path = target(path)
+    manifest, arrays = read_between(_noted, things)
+    replace(path, pack({**manifest, **more}, arrays))
+
+
+def _noted(things: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Stored]]:
+    """The manifest of things, and their arrays: on the host, where no step takes them over."""
     writer = Writer()
     notes = {}
     for name, value in things.items():
@@ -77,9 +86,8 @@ def write(path: Path, things: dict[str, Any], **more: Any) -> None:
             **{k: encoded(v) for k, v in _random.position().items()},
             "loaders": _order.made(),
         },
-        **more,
     }
-    replace(path, pack(manifest, writer.arrays))
+    return manifest, writer.arrays
 
 
 def versions() -> dict[str, str]:
@@ -181,26 +189,38 @@ def _path(who: str, path: Any) -> Path:
         raise TypeError(
             f"{who} expects a path first, got {short(path)}. Write {who}(path, model=model)."
         )
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{who} expects the path of a file, got the folder {str(path)!r}.")
-    if who == "save" and not path.absolute().parent.is_dir():
-        raise FileNotFoundError(
-            f"save expects a folder that is there, got {str(path)!r}. "
-            f"Make {str(path.parent)!r} first."
+    if "\0" in os.fsdecode(path):
+        raise ValueError(
+            f"{who} expects a path, got {os.fsdecode(path)!r}, which no file can have."
         )
-    return path
+    return Path(os.fsdecode(path))
 
 
 def _read(path: Path) -> Any:
+    opened: list[Any] = []
     try:
-        with path.open("rb") as file:
-            return read(file, path)
+        try:
+            opened.append(path.open("rb"))
+            return read(opened[0], path)
+        finally:
+            _close(opened)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"load expects a checkpoint, got {str(path)!r}, which is not there."
+        ) from None
+    except IsADirectoryError:
+        raise IsADirectoryError(
+            f"load expects the path of a file, got the folder {str(path)!r}."
         ) from None
     except OSError as error:
         raise OSError(
             error.errno, f"load could not read the checkpoint: {error.strerror}", str(path)
         ) from None
+    finally:  # once more, if a Ctrl-C came just there
+        _close(opened)
+
+
+def _close(opened: list[Any]) -> None:
+    while opened:
+        opened[-1].close()
+        opened.pop()

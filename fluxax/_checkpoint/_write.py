@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -17,12 +18,11 @@ except ImportError:  # Windows: what a killed save leaves behind stays there
 
 
 def replace(path: Path, pieces: Iterable[Any]) -> None:
-    """Write the pieces beside a file, sync them, rename them over it, sync the folder.
+    """Write the pieces beside a `target`, sync them, rename them over it, sync the folder.
 
     Raises:
         OSError: with the system's reason; the file is as it was, and nothing is left behind.
     """
-    path = Path(os.path.realpath(path))  # the file that a link names is replaced, not the link
     try:
         clean(path.parent, _literal(path.name))
         with _temporary(path) as (file, name):
@@ -33,12 +33,56 @@ def replace(path: Path, pieces: Iterable[Any]) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         reason = error.strerror or str(error)
+        hint = "Make room, or save" if error.errno in _FULL else "Save"
         raise OSError(
             error.errno,
             f"save could not write the checkpoint: {reason}. What stood there is as it was. "
-            "Make room, or save to another folder",
+            f"{hint} to another folder",
             str(path),
         ) from None
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SORTS = {
+    stat.S_IFDIR: "the folder",
+    stat.S_IFIFO: "the pipe",
+    stat.S_IFSOCK: "the socket",
+    stat.S_IFCHR: "the device",
+    stat.S_IFBLK: "the device",
+}
+
+
+def target(path: Path) -> Path:
+    """The file to replace: the one that links lead to, not the link.
+
+    Raises:
+        OSError: where something stands that is no regular file, such as a pipe or a device, which
+            root could replace too; where links lead in a circle, or no folder is.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        real = Path(os.path.realpath(path))
+        if not real.parent.is_dir():
+            raise FileNotFoundError(
+                f"save expects a folder that is there, got {str(path)!r}. "
+                f"Make {str(real.parent)!r} first."
+            ) from None
+        return real
+    except OSError as error:
+        if error.errno != errno.ELOOP:  # not to be looked at: writing says why
+            return Path(os.path.realpath(path))
+        raise OSError(
+            f"save expects the path of a file, got the link {str(path)!r}, which leads to itself. "
+            "Remove it, or choose another name."
+        ) from None
+    if not stat.S_ISREG(mode):
+        sort = _SORTS.get(stat.S_IFMT(mode), "a special file")
+        error = IsADirectoryError if stat.S_ISDIR(mode) else OSError
+        raise error(
+            f"save expects the path of a file, got {sort} {str(path)!r}. Choose another name."
+        )
+    return Path(os.path.realpath(path))
 
 
 def _write(file: int, piece: Any) -> None:

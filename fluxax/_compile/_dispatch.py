@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from fluxax._between import at_rest, readers, wait
 from fluxax._jax import beside, is_key, undisturbed
 from fluxax.kernels import not_taken
 
@@ -147,7 +148,7 @@ class _Slow:
         if self.count > call._cache_size():  # C knows this call, as one to be left to Python
             self.forget()
         try:
-            return self._run(arguments)
+            result = at_rest(self._run, arguments)
         except ShapeMiss:  # the program is good, for others than these
             self.count -= 1
             raise
@@ -160,6 +161,9 @@ class _Slow:
         except BaseException:
             self.forget(entirely=True)
             raise
+        if readers:
+            wait()
+        return result
 
     def _run(self, arguments: tuple[Any, ...]) -> Any:
         self.inside = self.inside or self.make()._cache_miss

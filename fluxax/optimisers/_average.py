@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 import numpy as np
 
+from fluxax._between import read_between
 from fluxax._jax import beside, is_tracer
 from fluxax._parameters import fmap
 from fluxax.optimisers._arrays import average
@@ -76,6 +77,10 @@ def ema(opt_state: Any, model: Any) -> Any:
         >>> opt_state = fx.setup(fx.OptimiserChain(fx.Adam(), fx.EMA(0.99)), model)
         >>> slow = fx.ema(opt_state, model)  # a model: slow(x) works
     """
+    return read_between(_averaged, opt_state, model)
+
+
+def _averaged(opt_state: Any, model: Any) -> Any:
     averages: dict[int, Any] = {}
     for _, leaf, array in match_model("ema", opt_state, model):
         for found in averages_of(leaf):

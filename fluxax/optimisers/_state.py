@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluxax import _tree
+from fluxax._between import read_between, readers, stepping, wait
 from fluxax._compile._dispatch import duplicate
 from fluxax._errors import short
 from fluxax._jax import beside, is_key, is_tracer
@@ -88,6 +89,8 @@ class Store:
 
     def owned(self) -> None:
         """Make sure that nobody else holds the arrays, so that a program may use their memory."""
+        if readers:
+            wait()
         if self.shared:
             copied = lambda a: duplicate(a) if is_key(a) else jnp.array(a, copy=True)
             self.arrays = list(map(copied, self.arrays))
@@ -95,6 +98,9 @@ class Store:
             self.shared = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Store:
+        return read_between(self._copy, memo)
+
+    def _copy(self, memo: dict[int, Any]) -> Store:
         new = memo[id(self)] = Store()
         new.inside = self.inside
         new.arrays, new.counts = list(self.arrays), self.counts
@@ -102,7 +108,11 @@ class Store:
         return new
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "shared": True}
+        return read_between(self._given)
+
+    def _given(self) -> dict[str, Any]:
+        self.shared = True  # whoever pickles looks at the arrays later
+        return dict(self.__dict__)
 
 
 def joined(counts: Any, more: Any) -> Any:
@@ -166,7 +176,7 @@ class Leaf:
     @property
     def steps(self) -> Any:
         """How many steps the array has taken, on the device: `int(steps)` waits for it."""
-        return jnp.asarray(self.store.counts[self.clock])
+        return read_between(lambda: jnp.asarray(self.store.counts[self.clock]))
 
     @property
     def now(self) -> Any:
@@ -189,6 +199,9 @@ class Leaf:
 
     @property
     def state(self) -> Any:
+        return read_between(self._shared_state)
+
+    def _shared_state(self) -> Any:
         self.store.shared = True  # the caller may keep them
         return self.peek()
 
@@ -222,6 +235,9 @@ class Leaf:
         )
 
     def __repr__(self) -> str:
+        return read_between(self._text)
+
+    def _text(self) -> str:
         state = jax.tree.map(short, self.peek(), is_leaf=_tree.is_array)
         shown = repr(state).replace("'", "")
         taken = int(np.asarray(self.store.counts)[self.clock])
@@ -235,6 +251,9 @@ class Leaf:
             other._frozen,
         ):
             return False
+        return read_between(self._same_state, other)
+
+    def _same_state(self, other: Leaf) -> bool:
         mine, theirs = jax.tree.flatten(self.peek()), jax.tree.flatten(other.peek())
         return mine[1] == theirs[1] and all(
             bool(jnp.array_equal(a, b)) for a, b in zip(mine[0], theirs[0], strict=True)
@@ -270,8 +289,11 @@ def leaves_of(who: str, tree: Any) -> list[Leaf]:
     return found
 
 
+@stepping
 def merge_stores(leaves: list[Leaf]) -> None:
     """Put leaves that several `setup` calls made into one store, so that one step serves all."""
+    if readers:
+        wait()
     store = Store()
     offsets: dict[int, tuple[int, int]] = {}
     for old in {id(leaf.store): leaf.store for leaf in leaves}.values():

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluxax import _tree
+from fluxax._between import readers, stepping
 from fluxax._compile._dispatch import Donating, ShapeMiss, no_leaks, watching
 from fluxax._compile._program import at_clear
 from fluxax._gradient import FlatGradient
@@ -219,12 +220,13 @@ def _gathered(plan: Plan, opt_state: Any, model: Any, grad: Any) -> Any:
     return None if grads is None else (store, found[0], found[1], grads[0])
 
 
+@stepping
 def _run(plan: Plan, got: Any, model: Any) -> Any:
     """Run the program and put the results into place; `ShapeMiss` if it is for other arrays."""
     store, arrays, owners, grads = got
     program = plan.program
     xs = arrays if plan.plain else [arrays[k] for k in plan.firsts]
-    if store.shared:
+    if readers or store.shared:
         store.owned()
     if program.numbers.pack is None:
         program.settle(xs, grads, store.arrays, store.counts)

@@ -1,0 +1,127 @@
+"""Between steps: what one thread reads of a model while another trains it.
+
+A step takes over the memory of its state and then puts its results into place, one after the
+other. Who reads in between would find memory that is gone, or half of a step. A step must not pay
+for that, so it only looks whether a list is empty; who reads does the rest. It writes itself into
+the list and waits until no other thread is in the middle of a step, which the stacks of the threads
+say. A step that begins meanwhile waits until the list is empty. `docs/design/state-tree.md` says
+why it is no lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import CodeType, FrameType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Turn:
+    """One time that a thread reads, or that its step waits."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+
+
+#: Who reads. Steps look at it before they take anything: `if readers: wait()`.
+readers: list[Turn] = []
+_waiting: list[Turn] = []  # the steps that wait for readers
+_steps: set[CodeType] = set()  # functions that are in the middle of a step while they run
+
+_POLL = 2e-4  # seconds between two looks
+_PATIENCE = 60.0  # for a step that does not end: it may be waiting for the reader
+_TURN = 1.0  # for a step that waits, before new readers come
+
+
+def stepping(function: Callable[..., T]) -> Callable[..., T]:
+    """Mark a function that takes a step, from its look at `readers` to the last result in place."""
+    _steps.add(function.__code__)
+    return function
+
+
+def wait() -> None:
+    """Let those who read end, before a step takes anything."""
+    turn = Turn()
+    _waiting.append(turn)
+    try:
+        while _others(readers, turn.thread, read_between.__code__):
+            at_rest(time.sleep, _POLL)  # and look again, since a reader may have come meanwhile
+    finally:
+        _leave(_waiting, turn)
+
+
+def at_rest(function: Callable[..., T], *arguments: Any) -> T:
+    """Call what takes nothing over: it may be read meanwhile. The step looks at `readers` then."""
+    return function(*arguments)
+
+
+def read_between(read: Callable[..., T], *arguments: Any) -> T:
+    """Call a function that reads, while no other thread is in the middle of a step."""
+    turn = Turn()
+    if _inside():
+        return read(*arguments)
+    _let_steps_begin(turn.thread)
+    readers.append(turn)
+    try:
+        end = time.monotonic() + _PATIENCE
+        while _step_under_way(turn.thread) and time.monotonic() < end:
+            time.sleep(_POLL)
+        return read(*arguments)
+    finally:
+        _leave(readers, turn)
+
+
+def _leave(turns: list[Turn], turn: Turn) -> None:
+    with contextlib.suppress(ValueError):
+        turns.remove(turn)
+
+
+def _let_steps_begin(me: int) -> None:
+    """Readers that come one after the other must not keep a step waiting for ever."""
+    end = time.monotonic() + _TURN
+    while _others(_waiting, me, wait.__code__) and time.monotonic() < end:
+        time.sleep(_POLL)
+
+
+def _step_under_way(me: int) -> bool:
+    return any(_taken(f) for thread, f in sys._current_frames().items() if thread != me)
+
+
+def _taken(frame: FrameType) -> bool:
+    """Whether a thread has looked at `readers` and goes on: at rest it will look again."""
+    for code, _ in _stack(frame):
+        if code is at_rest.__code__:
+            return False
+        if code in _steps:
+            return True
+    return False
+
+
+def _inside() -> bool:
+    """Whether a reader is called by a reader or by a step; or by JAX, for a step that waits."""
+    inside = {*_steps, read_between.__code__}
+    above = sys._getframe(2)
+    return any(code in inside or module.startswith("jax.") for code, module in _stack(above))
+
+
+def _others(turns: list[Turn], me: int, code: CodeType) -> bool:
+    """Whether other threads are in a list; what a Ctrl-C left there is removed."""
+    found = list(turns)
+    frames = sys._current_frames()  # after the list: whoever is in that runs `code`, or is done
+    for turn in found:
+        if not any(c is code for c, _ in _stack(frames.get(turn.thread))):
+            _leave(turns, turn)
+        elif turn.thread != me:
+            return True
+    return False
+
+
+def _stack(frame: FrameType | None) -> Iterator[tuple[CodeType, str]]:
+    while frame is not None:
+        yield frame.f_code, str(frame.f_globals.get("__name__"))
+        frame = frame.f_back
