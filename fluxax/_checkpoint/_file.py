@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from fluxax._checkpoint import _sense
 from fluxax._checkpoint._arrays import Stored, byte_count, layout
 
 #: Version of what the manifest says; raised when an older fluxax could misread it.
@@ -99,10 +101,39 @@ def read_manifest(file: BinaryIO, path: Path) -> dict[str, Any]:
     text = metadata["fluxax"]
     if not isinstance(text, str) or _hash(text.encode()) != metadata.get("sha256"):
         raise _damaged(path, "the checksum of its manifest is wrong")
-    manifest = json.loads(text)
-    _check_version(manifest["version"], manifest["written"]["fluxax"], path)
+    manifest = _sensible(text, path, _room(file))
     if header != table(manifest["arrays"]):
         raise _damaged(path, "its table of arrays does not fit its manifest")
+    return manifest
+
+
+def _room(file: BinaryIO) -> int | None:
+    """How many bytes stand behind the place where a file is."""
+    if not file.seekable():
+        return None
+    at = file.tell()
+    end = file.seek(0, os.SEEK_END)
+    file.seek(at)
+    return end - at
+
+
+def _sensible(text: str, path: Path, room: int | None) -> dict[str, Any]:
+    """The manifest that a text holds, all of it looked at."""
+    try:
+        manifest = json.loads(text)
+        _check_version(manifest, path)
+        _sense.check(manifest, room)
+    except _sense.Nonsense as error:
+        raise Damaged(
+            f"load {error} of the manifest of {str(path)!r}. "
+            "The file is damaged, or fluxax did not write it; use an older one."
+        ) from None
+    except RecursionError:
+        raise _damaged(path, "its manifest is nested too deeply") from None
+    except _NotOurs:
+        raise
+    except ValueError:
+        raise _damaged(path, "its manifest is no JSON") from None
     return manifest
 
 
@@ -110,9 +141,18 @@ def _read_into(file: Any, data: Any) -> int:
     return file.readinto(memoryview(data)) if len(data) else 0
 
 
-def _check_version(version: Any, writer: str, path: Path) -> None:
+class _NotOurs(ValueError):
+    """A format that this version does not know."""
+
+
+def _check_version(manifest: Any, path: Path) -> None:
+    version = manifest.get("version") if isinstance(manifest, dict) else None
+    if type(version) is not int or version < 0:
+        raise _sense.Nonsense("a whole number", version, "version")
     if version != VERSION:
-        raise ValueError(
+        written = manifest.get("written")
+        writer = written.get("fluxax") if isinstance(written, dict) else None
+        raise _NotOurs(
             f"load expects a checkpoint of format {VERSION}, got format {version} in "
             f"{str(path)!r}, written by fluxax {writer}. Load it with that version or a newer one."
         )

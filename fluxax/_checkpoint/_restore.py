@@ -58,7 +58,7 @@ class Contents:
         if "leaf" in note:
             return self._leaf(note["leaf"])
         if "position" in note:
-            return _position(note["position"], decoded(note["state"]))
+            return position(note["position"], decoded(note["state"]))
         if "parts" in note:
             return _tree.Node(**{k: self.value(v) for k, v in note["parts"].items()})
         return None
@@ -71,7 +71,7 @@ class Contents:
         return _tree.Node(rule=rule, state=states, steps=leaf["steps"], frozen=leaf["frozen"])
 
 
-def _position(kind: str, state: Any) -> Any:
+def position(kind: str, state: Any) -> Any:
     """A random generator in its state; of anything else the state alone."""
     if kind == "Generator" and state.get("bit_generator") in _GENERATORS:
         new = np.random.Generator(getattr(np.random, state["bit_generator"])())

@@ -16,7 +16,7 @@ import numpy as np
 from fluxax import _random
 from fluxax._between import read_between
 from fluxax._checkpoint._arrays import Stored
-from fluxax._checkpoint._file import pack, read
+from fluxax._checkpoint._file import Damaged, pack, read
 from fluxax._checkpoint._fill import fill_thing
 from fluxax._checkpoint._filling import Difference, Filling
 from fluxax._checkpoint._notes import Writer
@@ -71,6 +71,8 @@ def _noted(things: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Stored]]:
     writer = Writer()
     notes = {}
     for name, value in things.items():
+        if name == "__metadata__":  # the format's own word
+            raise ValueError(f"save expects names of things, got {name!r}. Choose another.")
         try:
             notes[name] = writer.thing(name, value)
         except RecursionError:
@@ -136,7 +138,25 @@ def load(path: Any, *, strict: bool = True, **things: Any) -> dict[str, Any]:
           model.bias: f32[3] in the checkpoint, f32[4] here
         Build them as they were, or pass strict=False to fill what fits.
     """
-    contents = Contents(*_read(_path("load", path)))
+    path = _path("load", path)
+    try:
+        filling, filled, others = _compared(Contents(*_read(path)), things)
+    except RecursionError:
+        raise Damaged(
+            f"load expects a checkpoint that Python can follow, got {str(path)!r}, which is nested "
+            "too deeply."
+        ) from None
+    if filling.differences and strict:
+        raise ValueError(_refusal(filling.differences))
+    filling.commit()
+    if filling.differences:
+        warn(_report(filling.differences))
+    known = filling.contents.things
+    return {k: filled[k] if k in filled else others[k] for k in known}
+
+
+def _compared(contents: Contents, things: dict[str, Any]) -> tuple[Filling, Any, Any]:
+    """What is to be done, what the things will be then, and the others; nothing is changed."""
     filling = Filling(contents)
     for name in things:
         if name not in contents.things:
@@ -146,18 +166,13 @@ def load(path: Any, *, strict: bool = True, **things: Any) -> dict[str, Any]:
             )
     given = [name for name in contents.things if name in things]
     filled = {name: fill_thing(filling, name, things[name]) for name in given}
-    if filling.differences and strict:
-        raise ValueError(_refusal(filling.differences))
     others = {k: contents.value(v) for k, v in contents.things.items() if k not in filled}
     if filling.resuming:
         generator = _random.at_position(
             {k: decoded(contents.random[k]) for k in ("entropy", "state")}
         )
         filling.actions.insert(0, lambda: _go_on(generator, contents.random["loaders"]))
-    filling.commit()
-    if filling.differences:
-        warn(_report(filling.differences))
-    return {k: filled[k] if k in filled else others[k] for k in contents.things}
+    return filling, filled, others
 
 
 def _go_on(generator: np.random.Generator, loaders: int) -> None:
