@@ -1,4 +1,4 @@
-"""Checkpoints with right checksums and wrong content: is each refused in a sentence, or loaded whole?
+"""Checkpoints with right checksums and wrong content: each refused in a sentence, or loaded whole.
 
     python benchmarks/manifests.py [--edits 5000] [--seed 0]
 
@@ -25,6 +25,7 @@ import hashlib
 import json
 import random
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,8 @@ def said(manifest: dict[str, Any]) -> dict[str, Any]:
                 "rule": full(manifest["rules"][leaf["rule"]]),
                 "state": full(leaf["state"]),
             }
+        if set(note) == {"set"}:
+            return {"set": sorted(note["set"], key=text_of)}
         if "frozen" in note:  # as if it was not there
             note = {**{k: v for k, v in note.items() if k != "frozen"}, "frozen_": note["frozen"]}
         return {k: full(v) for k, v in note.items() if (k, v) != ("frozen_", False)}
@@ -237,25 +240,38 @@ class Trial:
 
     def into(self, text: str) -> tuple[str, str]:
         try:
-            fx.load(self.path, **self.targets.things())
+            out = fx.load(self.path, **self.targets.things())
         except Exception as error:
             verdict = self.judged(error)
             if text_of(said(manifest_of(self.targets.things())[0])) != self.before:
                 self.renew()
                 return "partly", verdict[1]
-            return verdict
-        found = said(manifest_of(self.targets.things())[0])
+            return self.as_far_as_it_fits() if verdict[0] == "differs" else verdict
+        found = said(manifest_of(out)[0])
         self.renew()
         if found == said(self.manifest):
             return "same", ""
         asked = said(json.loads(text))
         return ("another" if found == asked else "odd"), f"{difference(asked, found)}"
 
+    def as_far_as_it_fits(self) -> tuple[str, str]:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                fx.load(self.path, strict=False, **self.targets.things())
+        except Exception as error:
+            return self.judged(error)
+        finally:
+            self.renew()
+        return "differs", ""
+
     def judged(self, error: Exception) -> tuple[str, str]:
         said_ = str(error)
         if not isinstance(error, ValueError) or not said_.startswith("load expects "):
             return "raw", f"{type(error).__name__}: {said_[:200]}"
-        if said_.startswith("load expects things nested like"):
+        if said_.startswith(
+            ("load expects things nested like", "load expects a position that fits")
+        ):
             return "differs", said_
         named = str(self.path) in said_ and "\n" not in said_
         return ("refused" if named else "raw"), said_

@@ -37,12 +37,12 @@ class Bar:
             self.moved(1)
 
     def expect(self) -> None:
-        """A step, or many, are about to run; the first say "compiling…"."""
+        """A step, or many, are about to run; the first say "compiling..."."""
         if not self.on:
             return
         if self.start is None:
             self.start = time.monotonic()
-            self._show("compiling…")
+            self._show("compiling...")
         elif self.bar is None and self.count and time.monotonic() - self.start > _PATIENCE:
             self._show("")
 

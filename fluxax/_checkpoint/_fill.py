@@ -163,7 +163,7 @@ def _only_there(filling: Filling, note: Any, target: Any, name: Any, path: _tree
 def _fill_position(filling: Filling, note: Any, target: Any, path: _tree.Path) -> Any:
     """A loader or a random generator goes on where the saved one stood."""
     filling.resuming = True
-    old, state = position_of(target), decoded(note["state"])
+    old, state, where = position_of(target), decoded(note["state"]), filling.where(path)
     if old is None:
         return filling.differs(path, filling.said(note), target)
     if isinstance(target, np.random.Generator):
@@ -178,5 +178,11 @@ def _fill_position(filling: Filling, note: Any, target: Any, path: _tree.Path) -
         put = lambda s: target.load_state_dict({k: v for k, v in s.items() if k != FOLLOWS})
         if follows is not None and hasattr(target, "follow"):
             filling.actions.append(lambda: target.follow(follows))
-    filling.risky.append((lambda: put(state), lambda: put(old)))
+    filling.risky.append((lambda: put(state), lambda: _put_back(put, old, target), where))
     return target
+
+
+def _put_back(put: Any, old: Any, target: Any) -> None:
+    put(old)
+    if isinstance(old, dict) and old.get(FOLLOWS) is not None:  # it was given a seed of its own
+        target.follow(old[FOLLOWS])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax
 
 from fluxax import _tree
 from fluxax._checkpoint._arrays import described
-from fluxax._checkpoint._filling import Filling
+from fluxax._checkpoint._filling import NOTHING, Filling
 from fluxax._checkpoint._values import decoded, is_plain, is_plain_note, same
 from fluxax._errors import short
 from fluxax.optimisers._keep import places_of
@@ -77,7 +78,17 @@ def fill_rule(filling: Filling, note: Any, rule: Any, path: _tree.Path, fill: Fi
             filling.note(where, f"{filling.said(parts[name])} in the checkpoint, nothing here")
         elif name in parts:
             _fill_field(filling, parts[name], rule, name, where, fill)
+        elif not _is_default(rule, name):  # else it may be newer than the file
+            filling.differs(where, NOTHING, getattr(rule, name))
     return True
+
+
+def _is_default(rule: Any, name: str) -> bool:
+    """Whether a field has the value that its class gives it."""
+    fields = dataclasses.fields(rule) if dataclasses.is_dataclass(rule) else ()
+    default = next((f.default for f in fields if f.name == name), dataclasses.MISSING)
+    value = getattr(rule, name)
+    return value is default or same(value, default)
 
 
 def _fill_field(

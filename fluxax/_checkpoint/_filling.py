@@ -32,7 +32,7 @@ class Filling:
     Attributes:
         root: the name of the thing at hand.
         differences: the places that do not fit.
-        risky: actions that may fail, each with what undoes it.
+        risky: actions that may fail, each with what undoes it and the place it is about.
         actions: plain assignments, which may run twice.
         resuming: whether something was met that goes on with a run.
         refill: the states of leaves.
@@ -45,7 +45,7 @@ class Filling:
         self.contents = contents
         self.root = ""
         self.differences: list[Difference] = []
-        self.risky: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
+        self.risky: list[tuple[Callable[[], Any], Callable[[], Any], str]] = []
         self.actions: list[Callable[[], Any]] = []
         self.resuming = False
         self.refill = Refill()
@@ -97,15 +97,25 @@ class Filling:
         self.actions.append(changed)
         done: list[Callable[[], Any]] = []
         try:
-            for act, undo in self.risky:
+            for act, undo, where in self.risky:
                 done.append(undo)
-                act()
+                _positioned(act, where)
         except BaseException:
             for undo in reversed(done):
                 with contextlib.suppress(Exception):  # the first error is the one to tell
                     undo()
             raise
         _all(self.actions)
+
+
+def _positioned(act: Callable[[], Any], where: str) -> None:
+    """Give something its position; what it raises is about the file, whatever it is."""
+    try:
+        act()
+    except Exception as error:
+        raise ValueError(
+            f"load expects a position that fits, got one that was refused at {where}: {error}"
+        ) from error
 
 
 def _all(actions: list[Callable[[], Any]]) -> None:
@@ -138,4 +148,4 @@ def named_list(names: list[str | None]) -> str:
     """A list whose items have names, in a few characters."""
     if not any(names):
         return f"a list of {len(names)}"
-    return f"a list of {', '.join(name or '…' for name in names)}"
+    return f"a list of {', '.join(name or '...' for name in names)}"

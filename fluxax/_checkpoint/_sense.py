@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import math
-import random
 import re
 from collections.abc import Callable
 from typing import Any
@@ -19,9 +18,9 @@ import numpy as np
 
 from fluxax import _random
 from fluxax._checkpoint._arrays import CODES, PAIRS, byte_count
-from fluxax._checkpoint._notes import FOLLOWS
+from fluxax._checkpoint._notes import FOLLOWS, position_of
 from fluxax._checkpoint._restore import position
-from fluxax._checkpoint._values import decoded, is_plain_note
+from fluxax._checkpoint._values import decoded, is_plain_note, same
 from fluxax._errors import short
 
 _COUNTS = 2**31  # step counts are int32
@@ -197,7 +196,8 @@ def _check_random(position: dict[str, Any], notes: _Notes) -> None:
         notes.plain(position[name], f"random[{name!r}]")
     _count(_entry(position, "loaders", int, "random"), _COUNTS, "random['loaders']")
     plain = {name: decoded(position[name]) for name in ("entropy", "state")}
-    if _fails(lambda: _random.at_position(plain)):
+    made = lambda: _random.at_position(plain).bit_generator.state
+    if _fails(made) or not same(made(), plain["state"]):
         raise Nonsense("a state of NumPy's PCG64", plain, "random")
 
 
@@ -276,10 +276,8 @@ class _Notes:
         self.plain(note["state"], where)
         state = decoded(note["state"])
         follows = _dict(state).get(FOLLOWS, 0)
-        if kind == "Random":
-            good = not _fails(lambda: random.Random().setstate(state))
-        else:
-            good = isinstance(state, dict) and not _fails(lambda: position(kind, state))
+        made = None if _fails(lambda: position(kind, state)) else position(kind, state)
+        good = isinstance(made, dict) or (made is not None and same(position_of(made), state))
         if not good or not _is(follows, int) or follows < 0:
             raise Nonsense(f"a state of {kind}", state, where)
 
@@ -289,7 +287,8 @@ class _Notes:
             self._each(_entry(note, tag, list, where), where)
             if not is_plain_note(inside):
                 raise Nonsense("plain values", inside, where)
-        if not _VALUES[tag](inside) or _fails(lambda: decoded(note)):
+        good = _VALUES[tag](inside) and not _fails(lambda: decoded(note))
+        if not good or (tag in ("set", "frozenset") and len(decoded(note)) < len(inside)):
             raise Nonsense(f"a value ({tag})", inside, where)
 
     def _other(self, note: Any, where: str) -> None:
