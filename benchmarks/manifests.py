@@ -86,6 +86,8 @@ def said(manifest: dict[str, Any]) -> dict[str, Any]:
     def full(note: Any) -> Any:
         if isinstance(note, list):
             return [full(n) for n in note]
+        if type(note) is int and abs(note) > 2**53:  # rules make floats of them
+            return float(note)
         if not isinstance(note, dict) or "other" in note:
             return note
         if set(note) == {"array"}:
@@ -99,9 +101,9 @@ def said(manifest: dict[str, Any]) -> dict[str, Any]:
             }
         if set(note) == {"set"}:
             return {"set": sorted(note["set"], key=text_of)}
-        if "frozen" in note:  # as if it was not there
-            note = {**{k: v for k, v in note.items() if k != "frozen"}, "frozen_": note["frozen"]}
-        return {k: full(v) for k, v in note.items() if (k, v) != ("frozen_", False)}
+        if "parts" in note:  # a Module that lacks a setting keeps its own
+            note = {**note, "parts": {k: v for k, v in note["parts"].items() if v is not None}}
+        return {k: full(v) for k, v in note.items() if (k, v) != ("frozen", False)}
 
     return {"things": full(manifest["things"]), "random": manifest["random"]}
 

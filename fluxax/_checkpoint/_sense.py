@@ -22,6 +22,7 @@ from fluxax._checkpoint._notes import FOLLOWS, position_of
 from fluxax._checkpoint._restore import position
 from fluxax._checkpoint._values import decoded, is_plain_note, same
 from fluxax._errors import short
+from fluxax.data._options import POSITION
 
 _COUNTS = 2**31  # step counts are int32
 _SHA = re.compile(r"[0-9a-f]{64}")
@@ -276,6 +277,8 @@ class _Notes:
         self.plain(note["state"], where)
         state = decoded(note["state"])
         follows = _dict(state).get(FOLLOWS, 0)
+        if kind == "DataLoader" and {*_dict(state)} - {FOLLOWS} != {*POSITION}:
+            raise Nonsense("a position of a DataLoader", state, where)
         made = None if _fails(lambda: position(kind, state)) else position(kind, state)
         good = isinstance(made, dict) or (made is not None and same(position_of(made), state))
         if not good or not _is(follows, int) or follows < 0:
@@ -313,7 +316,7 @@ class _Notes:
 
 
 def _is_numbers(pair: Any) -> bool:
-    return len(pair) == 2 and all(_is(v, (int, float)) or set(_dict(v)) == {"float"} for v in pair)
+    return len(pair) == 2 and all(type(v) is float or set(_dict(v)) == {"float"} for v in pair)
 
 
 def _is_scalar(pair: Any) -> bool:

@@ -60,10 +60,13 @@ def checked_collate(collate: Any, batchsize: int) -> Any:
     return collate
 
 
+#: What a position of a loader holds.
+POSITION = ("seed", "epoch", "position", "numobs", "shuffle")
+
+
 def checked_state(state: Mapping[str, Any], n: int, shuffle: bool) -> tuple[int, int, int]:
     """Seed, epoch and position of a saved state that fits `n` observations."""
-    names = ("seed", "epoch", "position", "numobs", "shuffle")
-    if not isinstance(state, Mapping) or any(name not in state for name in names):
+    if not isinstance(state, Mapping) or any(name not in state for name in POSITION):
         got = f"the keys {list(state)}" if isinstance(state, Mapping) else short(state)
         raise TypeError(f"load_state_dict expects what `state_dict` gave, got {got}.")
     if state["numobs"] != n:
@@ -76,7 +79,7 @@ def checked_state(state: Mapping[str, Any], n: int, shuffle: bool) -> tuple[int,
             f"load_state_dict expects the position of a loader with shuffle={shuffle}, "
             f"got one with shuffle={state['shuffle']}. Make the loader with the same options."
         )
-    seed, epoch, position = (integer(name, state[name]) for name in names[:3])
+    seed, epoch, position = (integer(name, state[name]) for name in POSITION[:3])
     if seed < 0 or epoch < 0 or not 0 <= position <= n:
         raise ValueError(
             f"load_state_dict expects a seed and an epoch of at least 0 and a position of at most "
