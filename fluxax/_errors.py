@@ -6,10 +6,13 @@ this room holds the parts that several rooms need.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import sys
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -22,6 +25,36 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     while frame is not None and frame.f_code.co_filename.startswith(_HERE):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def hinted(who: str, known: str = "", **hints: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Let a function refuse keywords that it lacks with a sentence; type checkers see it as it is.
+
+    Args:
+        who: whose name stands in the sentence.
+        known: what it expects, if not all of its arguments are to be listed.
+        hints: by keyword, what is said of it and what to write instead, for habits from elsewhere.
+    """
+
+    def wrap(function: Callable[P, T]) -> Callable[P, T]:
+        names = [n for n in inspect.signature(function).parameters if n != "self"]
+        expected = known or f"{', '.join(names[:-1])} and {names[-1]}"
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            for name in kwargs:
+                if name not in names:
+                    what, _, advice = hints.get(name, expected).partition(". ")
+                    raise TypeError(f"{who} expects {what}, got `{name}`. {advice}".rstrip())
+            return function(*args, **kwargs)
+
+        return call
+
+    return wrap
 
 
 class InputError(ValueError):

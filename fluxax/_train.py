@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from fluxax import _tree
 from fluxax._bar import Bar
-from fluxax._errors import short
+from fluxax._errors import hinted, short, warn
 from fluxax._implicit._params import Params
 from fluxax._jax import ArrayImpl
 from fluxax._pass import NonFiniteLoss as NonFiniteLoss
@@ -55,6 +54,14 @@ def trainstep(loss: Any, model: Any, batch: Any, opt_state: Any) -> Any:
     return step("trainstep", loss, model, (model, *_items(batch)), opt_state).value
 
 
+_CALLBACK = (
+    "no callback. Write the loop: for d in data: "
+    "val, grads = fx.withgradient(loss, model, *d); "
+    "fx.update(opt_state, model, grads[0]); cb()."
+)
+
+
+@hinted("train", "loss, model, data, opt_state and progress", cb=_CALLBACK)
 def train(
     loss: Any,
     model: Any,
@@ -63,7 +70,6 @@ def train(
     *,
     progress: bool | None = None,
     has_aux: bool = False,
-    **wrong: Any,
 ) -> Any:
     """One pass over data: a training step for every item.
 
@@ -95,8 +101,6 @@ def train(
         >>> fx.train(lambda m, x, y: fx.mse(m(x), y), model, data, opt_state).round(3)
         array([4.   , 0.64 , 0.102], dtype=float32)
     """
-    if wrong:
-        _refuse(wrong)
     implicit = (opt_state, model) if type(model) is Params else None
     if implicit:
         model, opt_state = by_params("train", *implicit)
@@ -116,7 +120,7 @@ def train(
     finally:
         bar.close()
     if not run.taken:
-        warnings.warn("train found no data: nothing was trained.", stacklevel=2)
+        warn("train found no data: nothing was trained.")
     losses = run.losses()
     return (losses, run.aux()) if has_aux else losses
 
@@ -155,18 +159,6 @@ def _iterate(data: Any) -> Iterator[Any]:
 
 
 # --- bad input ----------------------------------------------------------------------------
-
-
-def _refuse(wrong: dict[str, Any]) -> None:
-    if "cb" in wrong:
-        raise TypeError(
-            "train expects no callback, got `cb`. Write the loop: for d in data: "
-            "val, grads = fx.withgradient(loss, model, *d); "
-            "fx.update(opt_state, model, grads[0]); cb()."
-        )
-    raise TypeError(
-        f"train expects loss, model, data, opt_state and progress, got `{next(iter(wrong))}`."
-    )
 
 
 def _check(who: str, loss: Any, model: Any, opt_state: Any) -> None:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from fluxax._errors import short
+from fluxax._errors import hinted, short, warn
 from fluxax.data._gather import is_array
 from fluxax.data._observations import count, parts
-from fluxax.data._options import checked_collate, checked_state, flag, integer, seconds, whole
+from fluxax.data._options import (
+    HABITS,
+    checked_collate,
+    checked_state,
+    flag,
+    integer,
+    seconds,
+    whole,
+)
 from fluxax.data._order import Plan, Seed, following, new_seed, permutation
 from fluxax.data._pass import Pass, in_this_process
 from fluxax.data._pieces import Pieces, gatherable
@@ -74,6 +81,7 @@ class DataLoader:
     fresh memory. Departs from PyTorch: the position can be saved in mid-epoch.
     """
 
+    @hinted("DataLoader", **HABITS)
     def __init__(
         self,
         data: Any,
@@ -107,7 +115,7 @@ class DataLoader:
         self._received: tuple[int, int, int] | None = None
         n = self._count()
         if 0 < n < self.batchsize:
-            warnings.warn(_too_large(n, self.batchsize), stacklevel=2)
+            warn(_too_large(n, self.batchsize))
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
@@ -255,6 +263,7 @@ class DataLoader:
         return Plan(order, begin, end, size, single, seed, epoch)
 
 
+@hinted("eachobs", **HABITS)
 def eachobs(
     data: Any,
     axis: int = 0,

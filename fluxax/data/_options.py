@@ -60,6 +60,25 @@ def checked_collate(collate: Any, batchsize: int) -> Any:
     return collate
 
 
+_WORKERS = "workers to read ahead. Write workers=4 for threads, and processes=True for processes"
+_FRESH = "no such option. Leave it out: batches are always fresh memory, in NumPy arrays"
+
+#: Words of Flux's and PyTorch's loaders, and what to write here.
+HABITS = {
+    "parallel": f"{_WORKERS}.",
+    "num_workers": f"{_WORKERS}.",
+    "buffer": f"{_FRESH}.",
+    "pin_memory": f"{_FRESH}.",
+    "obsdim": "the axis of the observations. Write axis=-1 for the last one.",
+    "dims": "the axis of the observations. Write axis=-1 for the last one.",
+    "batch_size": "batchsize. Write batchsize=32.",
+    "drop_last": "partial. Write partial=False to leave a smaller last batch away.",
+    "collate_fn": "collate. Write collate=f.",
+    "generator": "rng. Write rng=1, or call fx.seed(1) once.",
+    "sampler": "shuffle, or data in the order wanted. Write DataLoader(obsview(data, indices)).",
+    "prefetch_factor": "prefetch. Write prefetch=4 for so many batches ahead.",
+}
+
 #: What a position of a loader holds.
 POSITION = ("seed", "epoch", "position", "numobs", "shuffle")
 

@@ -1,8 +1,8 @@
-"""Parts of a data set: splits, folds, shuffled copies."""
+"""Parts of a data set: splits, shuffled copies."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,7 @@ def splitobs(
         >>> [part.tolist() for part in fx.splitobs(10, at=(0.5, 0.3))]
         [[0, 1, 2, 3, 4], [5, 6, 7], [8, 9]]
     """
-    data = _indices_of(data)
+    data = indices_of(data)
     n = count(data, axis, "splitobs")
     cuts = _fractions(at, n)
     draw = _random.generator(rng) if shuffle else None
@@ -101,40 +101,8 @@ def shuffleobs(data: Any, *, rng: Any = None, axis: int = 0) -> Any:
     return part_of(data, _random.generator(rng).permutation(n), axis)
 
 
-def kfolds(data: Any, k: int = 5, *, axis: int = 0) -> Iterator[tuple[Any, Any]]:
-    """Pairs (train, validation), `k` of them: each observation is validated once.
-
-    Folds are made in order, one at a time, and differ by at most one observation in size.
-    Shuffle first for random ones: `kfolds(shuffleobs(data), k)`.
-
-    Args:
-        data: as for `numobs`; an int n stands for the indices 0 to n - 1.
-        k: from 2 to the number of observations.
-        axis: along which the observations stand in arrays.
-
-    Example:
-        >>> import fluxax as fx
-        >>> for train, val in fx.kfolds(5, k=3):
-        ...     print(train, val)
-        [2 3 4] [0 1]
-        [0 1 4] [2 3]
-        [0 1 2 3] [4]
-    """
-    data = _indices_of(data)
-    n = count(data, axis, "kfolds")
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 2 <= k <= n:
-        raise ValueError(f"kfolds expects k from 2 to {n}, the number of observations, got {k!r}.")
-    return (_fold(data, n, int(k), i, axis) for i in range(k))
-
-
-def _fold(data: Any, n: int, k: int, i: int, axis: int) -> tuple[Any, Any]:
-    start = i * (n // k) + min(i, n % k)
-    stop = start + n // k + (i < n % k)
-    rest = np.concatenate([np.arange(start), np.arange(stop, n)])
-    return part_of(data, rest, axis), _part(data, None, start, stop, axis)
-
-
-def _indices_of(data: Any) -> Any:
+def indices_of(data: Any) -> Any:
+    """The data; a whole number n stands for the indices 0 to n - 1."""
     whole = isinstance(data, (int, np.integer)) and not isinstance(data, bool)
     return np.arange(data) if whole else data
 
@@ -146,6 +114,11 @@ def part_of(data: Any, order: np.ndarray, axis: int) -> Any:
     (array([2, 2]), ['c', 'c'])
     """
     return _part(data, order, 0, len(order), axis)
+
+
+def slice_of(data: Any, start: int, stop: int, axis: int) -> Any:
+    """The observations from one to another: views of NumPy arrays."""
+    return _part(data, None, start, stop, axis)
 
 
 def _part(data: Any, order: np.ndarray | None, start: int, stop: int, axis: int) -> Any:
