@@ -60,9 +60,9 @@ def obsview(data: Any, indices: Any = None, *, axis: int = 0) -> ObsView:
     Example:
         >>> import fluxax as fx
         >>> import numpy as np
-        >>> view = fx.obsview((np.arange(4), list("abcd")), [3, 0])
-        >>> view, view[0]
-        (ObsView of 2 observations of (i64[4], ['a', 'b', 'c', 'd']), (np.int64(3), 'd'))
+        >>> view = fx.obsview(np.arange(4.0), [3, 0])
+        >>> view, [float(x) for x in view]
+        (ObsView of 2 observations of f64[4], [3.0, 0.0])
     """
     n = count(data, axis, "obsview")
     if isinstance(indices, (int, np.integer)):
