@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,28 +102,31 @@ def read_manifest(file: BinaryIO, path: Path) -> dict[str, Any]:
     text = metadata["fluxax"]
     if not isinstance(text, str) or _hash(text.encode()) != metadata.get("sha256"):
         raise _damaged(path, "the checksum of its manifest is wrong")
-    manifest = _sensible(text, path, _room(file))
+    manifest = _sensible(text, path)
+    size, room = sum(map(byte_count, manifest["arrays"].values())), _room(file)
+    if size > room:  # before so much memory is asked for
+        raise _damaged(path, f"it ends too early: {room} bytes of arrays, which should have {size}")
     if header != table(manifest["arrays"]):
         raise _damaged(path, "its table of arrays does not fit its manifest")
     return manifest
 
 
-def _room(file: BinaryIO) -> int | None:
-    """How many bytes stand behind the place where a file is."""
+def _room(file: BinaryIO) -> float:
+    """How many bytes stand behind the place where a file is, as far as that can be known."""
     if not file.seekable():
-        return None
+        return math.inf
     at = file.tell()
     end = file.seek(0, os.SEEK_END)
     file.seek(at)
     return end - at
 
 
-def _sensible(text: str, path: Path, room: int | None) -> dict[str, Any]:
+def _sensible(text: str, path: Path) -> dict[str, Any]:
     """The manifest that a text holds, all of it looked at."""
     try:
         manifest = json.loads(text)
         _check_version(manifest, path)
-        _sense.check(manifest, room)
+        _sense.check(manifest)
     except _sense.Nonsense as error:
         raise Damaged(
             f"load {error} of the manifest of {str(path)!r}. "

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from fluxax import _random
-from fluxax._checkpoint._arrays import CODES, PAIRS, byte_count
+from fluxax._checkpoint._arrays import CODES, PAIRS
 from fluxax._checkpoint._notes import FOLLOWS, position_of
 from fluxax._checkpoint._restore import position
 from fluxax._checkpoint._values import decoded, is_plain_note, same
@@ -35,12 +35,8 @@ class Nonsense(Exception):
         super().__init__(f"expects {expected}, got {short(got)} at {where}")
 
 
-def check(manifest: Any, room: int | None) -> None:
-    """Look at all of a manifest.
-
-    Args:
-        manifest: what the JSON says; its version is known to be ours.
-        room: how many bytes the file has for arrays; `None` if that cannot be known.
+def check(manifest: Any) -> None:
+    """Look at all of a manifest, whose version is known to be ours.
 
     Raises:
         Nonsense: at the first entry that makes no sense.
@@ -52,9 +48,6 @@ def check(manifest: Any, room: int | None) -> None:
     )
     for name, info in arrays.items():
         _check_array(info, f"arrays[{name!r}]")
-    size = sum(map(byte_count, arrays.values()))
-    if room is not None and size != room:
-        raise Nonsense(f"{room} bytes of arrays, as the file has", size, "arrays")
     notes = _Notes(arrays, len(leaves))
     for i, rule in enumerate(rules):
         if not isinstance(rule, dict) or "rule" not in rule:
