@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import enum
-import sys
 import types
 from collections.abc import Iterable
 from typing import Any
@@ -14,6 +13,7 @@ import jax
 from fluxax import _tree
 from fluxax._compile import _boxes as boxes
 from fluxax._compile._forms import Form, Slot
+from fluxax._compile._poison import STEADY
 from fluxax._compile._reads import (
     function_in,
     is_user_class,
@@ -35,9 +35,6 @@ _DESCRIPTORS = (
     types.GetSetDescriptorType,
     type(vars(collections.namedtuple("_", "a"))["a"]),  # of a field of a named tuple
 )
-#: Packages whose modules stay as they are: settings of theirs are part of JAX's own key.
-_STEADY = frozenset("jax jaxlib numpy fluxax".split()) | sys.stdlib_module_names
-
 
 #: Words of code that reads attributes by computed names.
 _COMPUTING = frozenset("getattr() vars() dir() __dict__ attrgetter __getattribute__".split())
@@ -219,7 +216,7 @@ class Objects(Walk):
     def take_module(self, module: types.ModuleType, label: str) -> Spec:
         """A module: the attributes that code names, wherever it lives."""
         top = module.__name__.partition(".")[0]
-        if top in _STEADY and not is_user_module(module):
+        if top in STEADY and not is_user_module(module):
             return self._const(module, label, identical=True)
         names = [n for n in vars(module) if n in self.names]
         absent = frozenset(self.names) - set(names)

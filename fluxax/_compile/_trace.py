@@ -16,6 +16,7 @@ from fluxax._compile import _boxes as boxes
 from fluxax._compile import _explain
 from fluxax._compile._bystanders import garbage_waits, living
 from fluxax._compile._capture import Capture
+from fluxax._compile._constants import is_converted, taken_for_older, with_own_constants
 from fluxax._compile._content import Content, content_of
 from fluxax._compile._dispatch import no_leaks
 from fluxax._compile._effects import ArrayWrite, random_state, restore, restore_random
@@ -45,7 +46,7 @@ from fluxax._compile._tripwire import NEEDS_VALUE, Tripwire
 from fluxax._compile._walk import FIXED, INPUT
 from fluxax._errors import InputError, warn
 from fluxax._implicit._params import Live
-from fluxax._jax import forget_traces, is_converted, taken_for_older, with_own_constants
+from fluxax._jax import forget_traces
 from fluxax._primitives import calls_back
 
 Frozen = Callable[[], frozenset[int]]  # ids of the Modules below frozen nodes, for a trace
@@ -73,6 +74,7 @@ class Trace:
         self.make: Any = None  # what the function returned, from the outputs
         self.made: list[Any] = []  # the same, to be compared
         self.returned: list[Box] = []  # what of it was the caller's
+        self.answers: dict[int, list[Any]] = {}
         self.n_outputs = 0
         self.stand_ins: list[Any] = []  # what stands for NumPy arrays
         self.tripwire, self.before = Tripwire(), []
@@ -107,6 +109,7 @@ class Trace:
         program.content, program.known = self.content(closed), self.site.known.copy()
         program.written_at = [(box.number, name) for box, name, _ in self.writes]
         program.returned_at = [box.number for box in self.returned]
+        program.answers = self.answers
         guard, program.places = guard_for(program, self.arguments, self.function)
         record = self.site.record
         record.traced(_explain.difference(record, self.capture.key, self.purpose.settings))
@@ -264,7 +267,7 @@ class Trace:
         if raised.reason is not None:  # somebody swallowed it
             raise Sidestep(raised.reason, raised.learn)
         outs: list[Any] = []
-        self.writes = rebuild.writes()
+        self.writes, self.answers = rebuild.writes(), rebuild.answers()
         self.make = self._recipe(out, outs, rebuild)
         self.n_outputs = len(outs)
         return [*outs, *(array for _, _, array in self.writes)]
@@ -333,6 +336,8 @@ def guard_for(program: Program, arguments: list[Spec], function: Spec) -> tuple[
     found = {box.number: box for root in (*arguments, function) for box in boxes_of(root)}
     written = [(found[number], name) for number, name in program.written_at]
     returned = [found[number] for number in program.returned_at]
+    for number, answers in program.answers.items():
+        found[number].checks[-1][1][:] = answers
     return make_guard(function, arguments, written, returned, program.parameters)
 
 

@@ -35,6 +35,7 @@ class Program:
         self.nests: list[Any] = []  # how the gradient of each argument is nested
         self.written_at: list[tuple[int, str]] = []  # numbers of the boxes of `writes`, in a walk
         self.returned_at: list[int] = []  # and of what it returns of the caller's
+        self.answers: dict[int, list[Any]] = {}  # what it asked of cached functions, by box
         self.n_arrays = 0
         self.n_leaves = 0  # inputs that may have a gradient
         self.alone: frozenset[int] = frozenset()  # inputs that stand in variables only
