@@ -58,7 +58,6 @@ _UNSTEADY = frozenset(
     "tqdm mlflow atexit contextvars weakref importlib numpy.random posix _random _io nt _thread "
     "_datetime".split()
 )
-)
 
 
 def is_unsteady_module(module: types.ModuleType) -> bool:
