@@ -1,6 +1,11 @@
 """Layers: callable objects made of arrays. Batch first, features or channels last."""
 
-from fluxax.layers._attention import MultiHeadAttention, make_causal_mask, make_padding_mask
+from fluxax.layers._attention import (
+    MultiHeadAttention,
+    dot_product_attention,
+    make_causal_mask,
+    make_padding_mask,
+)
 from fluxax.layers._containers import (
     Chain,
     Maxout,
@@ -68,6 +73,7 @@ __all__ = [
     "GRUCell",
     "GRUv3Cell",
     "MultiHeadAttention",
+    "dot_product_attention",
     "make_causal_mask",
     "make_padding_mask",
     "SkipConnection",

@@ -259,6 +259,10 @@ class Maxout(Module):
                 "from its layers",
                 who="Maxout",
             )
+        wrong = [y for y in outputs if jnp.iscomplexobj(y)]
+        if wrong:
+            said = f"expects real outputs of its layers, got {short(wrong[0])}"
+            raise unfit(self, said, who="Maxout")
         return functools.reduce(first_max, outputs)
 
     def _arguments(self) -> list[tuple[str, Any]]:

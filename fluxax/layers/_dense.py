@@ -12,6 +12,7 @@ import numpy as np
 
 from fluxax._activations import identity
 from fluxax._errors import short
+from fluxax._half import like, wide
 from fluxax._module import Module
 from fluxax.init import glorot_uniform, ones32
 from fluxax.kernels import dense
@@ -148,7 +149,8 @@ class Scale(Module):
         except ValueError:
             expected = ", ".join(map(str, self.scale.shape))
             raise refuse(self, f"(…, {expected})", x) from None
-        return unit(self.scale * x, self.bias, self.activation)
+        y, bias = wide(self.scale) * wide(x), wide(self.bias)
+        return unit(y, bias, lambda y: self.activation(like(x, y)))
 
     def _arguments(self) -> list[tuple[str, Any]]:
         return [("", n) for n in self.scale.shape] + tail(self.activation, self.bias)

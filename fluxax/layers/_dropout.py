@@ -11,6 +11,7 @@ import numpy as np
 from jax.random import bits, key_data, split, wrap_key_data
 
 from fluxax._errors import short
+from fluxax._half import like, wide
 from fluxax._module import Module, is_training
 from fluxax._random import generator
 from fluxax.layers._place import unfit
@@ -68,7 +69,7 @@ class Dropout(Module):
         if not is_training(self) or self.p == 0:
             return x
         scale = 0.0 if self.p == 1 else 1 / (1 - self.p)
-        return jnp.where(keep(self, shape), x * jnp.asarray(scale, x.dtype), 0)
+        return like(x, jnp.where(keep(self, shape), wide(x) * scale, 0))
 
     def _arguments(self) -> list[tuple[str, Any]]:
         shown: list[tuple[str, Any]] = [("", self.p)]
@@ -169,7 +170,7 @@ class AlphaDropout(Module):
             return jnp.where(keep(self, x.shape), x, 0)
         alpha = -1.7580993408473766
         a = 1 / math.sqrt((1 - self.p) * (1 + self.p * alpha**2))
-        return jnp.where(keep(self, x.shape), x, alpha) * a - a * alpha * self.p
+        return like(x, jnp.where(keep(self, x.shape), wide(x), alpha) * a - a * alpha * self.p)
 
     def _arguments(self) -> list[tuple[str, Any]]:
         shown: list[tuple[str, Any]] = [("", self.p)]

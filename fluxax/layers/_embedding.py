@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluxax._errors import short
+from fluxax._half import like, take_rows, wide
 from fluxax._jax import is_tracer
 from fluxax._module import Module
 from fluxax.init import randn32
@@ -105,10 +106,10 @@ class EmbeddingBag(Module):
             x = jnp.concatenate(x) if x else jnp.zeros(0, int)
         rows = rows_of(self, x)
         if offsets is not None:
-            return self._by_offsets(rows, as_array(self, offsets))
+            return like(rows, self._by_offsets(wide(rows), as_array(self, offsets)))
         if rows.ndim < 2:
             raise unfit(self, f"expects bags of indices, got {short(x)}")
-        return self.reduction(rows, axis=-2)
+        return like(rows, self.reduction(wide(rows), axis=-2))
 
     def _by_offsets(self, rows: jax.Array, offsets: jax.Array) -> jax.Array:
         whole_numbers = jnp.issubdtype(offsets.dtype, jnp.integer)
@@ -156,7 +157,7 @@ def rows_of(layer: Any, x: Any) -> jax.Array:
     if index.dtype != bool:
         # A negative index would count from the end; here it is as wrong as one too large.
         index = jnp.where(index < 0, rows, index)
-        return jnp.take(layer.weight, index, axis=0, mode="fill", fill_value=jnp.nan)
+        return take_rows(layer.weight, index)
     if index.ndim == 0 or index.shape[-1] != rows:
         raise refuse(layer, f"(…, {rows}) where it is one-hot", index)
     return index.astype(layer.weight.dtype) @ layer.weight

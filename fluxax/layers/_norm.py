@@ -12,6 +12,7 @@ from jax import lax
 
 from fluxax._activations import identity
 from fluxax._errors import short
+from fluxax._half import is_half
 from fluxax._module import Module, is_training, run
 from fluxax.init import ones32, zeros32
 from fluxax.kernels import batchnorm, settled
@@ -20,7 +21,25 @@ from fluxax.layers._place import refuse, unfit
 from fluxax.layers._shapes import as_input, channels_advice, drawn, function, sizes, whole
 
 
-class TrackedNorm(Module):
+class WideNorm(Module):
+    """A norm whose arrays stay in float32 where a model is converted to half precision.
+
+    Input in half precision comes out in half precision. As Flux, and cuDNN, have it.
+    """
+
+    ch: int
+
+    def as_channels(self, x: Any, axes: int) -> jax.Array:
+        """Input with at least so many axes, the last of them the channels; half stays half."""
+        half = is_half(x) and getattr(self.scale, "dtype", None) == jnp.float32
+        x = as_input(self, x, None if half else self.scale)
+        check_real(self, x)
+        if x.ndim < axes or x.shape[-1] != self.ch:
+            raise refuse(self, f"(N, …, {self.ch})", x, channels_advice(x, self.ch))
+        return x
+
+
+class TrackedNorm(WideNorm):
     """What BatchNorm and InstanceNorm share: scale and bias, running statistics, a mode."""
 
     trainable = ("scale", "bias")
@@ -91,9 +110,7 @@ class BatchNorm(TrackedNorm):
     """
 
     def __call__(self, x: Any) -> jax.Array:
-        x = as_input(self, x, self.scale)
-        check_channels(self, x, 2)
-        x = settled(x)
+        x = settled(self.as_channels(x, 2))
         mean, var = statistics(self, x, tuple(range(x.ndim - 1)))
         if batch_mode(self) and self.scale is not None:
             wide = jnp.promote_types(x.dtype, jnp.float32)
@@ -106,10 +123,10 @@ class BatchNorm(TrackedNorm):
         return [("", self.ch), *norm_arguments(self, affine=True, track_stats=True)]
 
 
-def check_channels(layer: Any, x: Any, axes: int) -> None:
-    """Input must have at least so many axes, the last of them the channels."""
-    if x.ndim < axes or x.shape[-1] != layer.ch:
-        raise refuse(layer, f"(N, …, {layer.ch})", x, channels_advice(x, layer.ch))
+def check_real(layer: Any, x: Any) -> None:
+    """Numbers that have a variance, as running statistics keep it."""
+    if jnp.iscomplexobj(x):
+        raise unfit(layer, f"expects real numbers, got {short(x)}")
 
 
 def number(who: str, what: str, value: Any, most: float = float("inf")) -> float:
@@ -229,6 +246,7 @@ class LayerNorm(Module):
 
     def __call__(self, x: Any) -> jax.Array:
         x = as_input(self, x, self.scale)
+        check_real(self, x)
         n = len(self.size)
         if x.shape[max(0, x.ndim - n) :] != self.size:
             raise refuse(self, f"(…, {', '.join(map(str, self.size))})", x)

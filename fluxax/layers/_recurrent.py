@@ -12,6 +12,7 @@ from jax import lax
 
 from fluxax._activations import sigmoid, tanh
 from fluxax._errors import short
+from fluxax._half import is_half, like, wide
 from fluxax._module import Module
 from fluxax.init import glorot_uniform
 from fluxax.kernels import dense, lstm
@@ -59,7 +60,7 @@ class Cell(Module):
         x = as_input(self, x, self.Wi)
         if x.ndim == 0 or x.shape[-1] != self.Wi.shape[0]:
             raise refuse(self, f"(…, {self.Wi.shape[0]})", x)
-        return self.step(self.inputs(x), start(self, self, x.shape[:-1], state))
+        return in_float32(self, "step", self.inputs(x), start(self, self, x.shape[:-1], state))
 
     def inputs(self, x: jax.Array) -> jax.Array:
         """The part of a step that does not depend on the state."""
@@ -242,6 +243,14 @@ def start(layer: Any, cell: Cell, batch: tuple[int, ...], state: Any) -> Any:
         raise unfit(layer, f"expects a state of shape {wanted}, got {given}") from None
 
 
+def in_float32(cell: Cell, method: str, xs: jax.Array, state: Any) -> tuple[Any, Any]:
+    """`cell.step(xs, state)` or `steps`; half precision is rounded once, not after every step."""
+    if not is_half(xs):
+        return getattr(cell, method)(xs, state)
+    results = getattr(jax.tree.map(wide, cell), method)(wide(xs), jax.tree.map(wide, state))
+    return jax.tree.map(lambda y: like(xs, y), results)
+
+
 class Recurrent(Module):
     """What the layers share: a cell, run over the time axis of `(N, T, in)`."""
 
@@ -260,7 +269,7 @@ class Recurrent(Module):
             raise refuse(self, f"(N, T, {n_in})", x, sequence_advice(x, n_in))
         xs = self.cell.inputs(jnp.swapaxes(x, 0, 1))  # (T, N, gates out)
         state = start(self, self.cell, x.shape[:1], state)
-        ys, state = self.cell.steps(xs, state)
+        ys, state = in_float32(self.cell, "steps", xs, state)
         ys = jnp.swapaxes(ys, 0, 1)  # (N, T, out)
         return (ys, state) if self.return_state else ys
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from fluxax import _activations
 from fluxax._errors import article, no_array, no_numbers, short
+from fluxax._half import plus
 from fluxax._random import generator
 from fluxax.layers._place import unfit
 
@@ -142,7 +143,7 @@ def offset(who: str, bias: Any, shape: tuple[int, ...], weight: jax.Array) -> ja
 
 def unit(x: Any, bias: Any, activation: Callable[..., Any]) -> jax.Array:
     """`activation(x + bias)`; either may be missing."""
-    return activation(x if bias is None else x + bias)
+    return activation(x if bias is None else plus(x, bias))
 
 
 # --- input --------------------------------------------------------------------------------

@@ -45,7 +45,8 @@ class ConvTranspose(Module):
         activation: a function of an array.
         stride: a number, or one per axis.
         pad: how much is cut off at the borders: a number, one per axis, two per axis
-            (low, high, …), or `"same"`, with which `n` becomes `n stride`.
+            (low, high, …), or `"same"`, with which `n` becomes `n stride`: the transpose of a
+            Conv with `"same"`.
         outpad: places added at the high side, a number or one per axis.
         dilation: a number, or one per axis.
         groups: in how many parts the channels are split; it divides `in` and `out`.
@@ -98,10 +99,10 @@ class ConvTranspose(Module):
     def _pads(self, pad: Any, kernel: tuple[int, ...]) -> Any:
         if not (isinstance(pad, str) and pad.lower() == "same"):
             return pads("ConvTranspose", pad, kernel, self.dilation)
-        # May be below zero: then the output is longer than what the kernel reaches.
-        reach = zip(kernel, self.dilation, self.stride, strict=True)
-        totals = [d * (k - 1) + 1 - s for k, d, s in reach]
-        return tuple((t // 2, t - t // 2) for t in totals)
+        # What Conv adds at the low side is cut off there. The high side may be below zero: then
+        # the output is longer than what the kernel reaches.
+        added = pads("ConvTranspose", pad, kernel, self.dilation)
+        return tuple((low, high + 1 - s) for (low, high), s in zip(added, self.stride, strict=True))
 
     def __call__(self, x: Any) -> jax.Array:
         x = as_input(self, x, self.weight)

@@ -10,6 +10,7 @@ import numpy as np
 
 from fluxax import _tree
 from fluxax._errors import short
+from fluxax._half import like, wide
 from fluxax._module import Module
 
 
@@ -71,10 +72,11 @@ class WeightNorm(Module):
     def _normalised(self) -> Any:
         """The layer with `w` in the place of `v`."""
         v = getattr(self.layer, self.which)
-        norm = jnp.sqrt(jnp.sum(jnp.square(v), self.dims, keepdims=True))
+        squares = jnp.sum(jnp.square(wide(v)), self.dims, keepdims=True)
+        norm = jnp.sqrt(jnp.where(squares == 0, 1, squares))  # of zeros: w = 0, with a derivative
         inner = object.__new__(type(self.layer))
         inner.__dict__.update(vars(self.layer))
-        inner.__dict__[self.which] = v * (self.g / norm)
+        inner.__dict__[self.which] = like(v, wide(v) * (wide(self.g) / norm))
         return inner
 
     def _arguments(self) -> list[tuple[str, Any]]:

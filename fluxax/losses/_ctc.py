@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from fluxax._errors import check_numbers, short
-from fluxax.losses._arguments import Aggregate, Input, aggregate, floating, mean, wide
+from fluxax._half import wide
+from fluxax.losses._arguments import Aggregate, Input, aggregate, floating, mean
 
 #: The logarithm of "impossible". Not -∞, whose differences are NaN in the derivative.
 _NEVER = -1e30
@@ -40,6 +41,8 @@ def ctc_loss(y_hat: Input, y: Input, *, agg: Aggregate = mean) -> jax.Array:
     Reference: Graves et al. 2006, ICML, section 4.1.
     """
     check_numbers("ctc_loss", y_hat=y_hat, y=y)
+    if jnp.iscomplexobj(y_hat):
+        raise TypeError(f"ctc_loss expects real numbers as `y_hat`, got {short(y_hat)}.")
     y_hat, y = floating(y_hat), jnp.asarray(y)
     fits = y_hat.ndim in (2, 3) and y.ndim == y_hat.ndim - 1 and y.shape[:-1] == y_hat.shape[:-2]
     if not fits or not (jnp.issubdtype(y.dtype, jnp.integer) or y.size == 0):
