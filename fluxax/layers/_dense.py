@@ -216,8 +216,9 @@ class Bilinear(Module):
         if not fits or x1.shape[:-1] != x2.shape[:-1]:
             expected = f"inputs of shapes (…, {n1}) and (…, {n2})"
             raise unfit(self, f"expects {expected}, got {short(x1)} and {short(x2)}")
-        pairs = (x1 @ self.weight.reshape(n1, n2 * n_out)).reshape(*x2.shape, n_out)
-        return unit(jnp.einsum("...j,...jk->...k", x2, pairs), self.bias, self.activation)
+        pairs = wide(x1) @ wide(self.weight).reshape(n1, n2 * n_out)
+        y = jnp.einsum("...j,...jk->...k", wide(x2), pairs.reshape(*x2.shape, n_out))
+        return unit(y, wide(self.bias), lambda y: self.activation(like(x1, y)))
 
     def _arguments(self) -> list[tuple[str, Any]]:
         n1, n2, n_out = self.weight.shape

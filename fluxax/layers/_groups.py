@@ -9,6 +9,7 @@ import jax
 
 from fluxax._activations import identity
 from fluxax._errors import short
+from fluxax._half import wide
 from fluxax._module import is_training
 from fluxax.init import ones32, zeros32
 from fluxax.layers._norm import (
@@ -120,7 +121,7 @@ class InstanceNorm(TrackedNorm):
     def __call__(self, x: Any) -> jax.Array:
         x = self.as_channels(x, 3)
         if not batch_mode(self):
-            return normalised(self, x, self.mean, self.var)
+            return normalised(self, x, wide(self.mean), wide(self.var))
         n = x[0, ..., 0].size
         if n <= 1:
             raise unfit(self, f"expects more than one place per image, got {short(x)}")

@@ -12,7 +12,7 @@ from jax import lax
 
 from fluxax._activations import identity
 from fluxax._errors import short
-from fluxax._half import is_half
+from fluxax._half import is_half, wide
 from fluxax._module import Module, is_training, run
 from fluxax.init import ones32, zeros32
 from fluxax.kernels import batchnorm, settled
@@ -113,9 +113,9 @@ class BatchNorm(TrackedNorm):
         x = settled(self.as_channels(x, 2))
         mean, var = statistics(self, x, tuple(range(x.ndim - 1)))
         if batch_mode(self) and self.scale is not None:
-            wide = jnp.promote_types(x.dtype, jnp.float32)
-            scale, bias = jnp.asarray(self.scale, wide), jnp.asarray(self.bias, wide)
-            y = batchnorm(x.astype(wide), scale, bias, self.eps)
+            w = wide(x)
+            scale, bias = jnp.asarray(self.scale, w.dtype), jnp.asarray(self.bias, w.dtype)
+            y = batchnorm(w, scale, bias, self.eps)
             return self.activation(y.astype(x.dtype))
         return normalised(self, x, mean, var)
 
@@ -149,7 +149,7 @@ def batch_mode(layer: Any) -> bool:
 def statistics(layer: Any, x: jax.Array, axes: tuple[int, ...]) -> tuple[Any, Any]:
     """Mean and variance of each channel, the batch's or the stored ones; tracks the batch's."""
     if not batch_mode(layer):
-        return layer.mean, layer.var
+        return wide(layer.mean), wide(layer.var)
     n = x.size // max(1, layer.ch)
     if n <= 1:
         why = "in train mode" if is_training(layer) else "where it keeps no statistics"
@@ -167,7 +167,7 @@ def statistics(layer: Any, x: jax.Array, axes: tuple[int, ...]) -> tuple[Any, An
 
 def moments(x: jax.Array, axes: tuple[int, ...], keepdims: bool = False) -> tuple[Any, Any]:
     """Mean and uncorrected variance, in single precision at least."""
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = wide(x)
     mean = x.mean(axes, keepdims=True)
     var = lax.square(x - mean).mean(axes, keepdims=True)
     return (mean, var) if keepdims else (mean.squeeze(axes), var.squeeze(axes))
