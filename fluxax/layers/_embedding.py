@@ -16,21 +16,22 @@ from fluxax._jax import is_tracer
 from fluxax._module import Module
 from fluxax.init import randn32
 from fluxax.layers._place import refuse, unfit
-from fluxax.layers._shapes import as_array, drawn, function, whole
+from fluxax.layers._shapes import as_array, drawn, floating, function, whole
 
 
 class Embedding(Module):
     """A table with a row of numbers for each index: `y[…, :] = weight[x[…], :]`.
 
     Args:
-        in_: how many indices there are, `0 … in - 1`.
+        in_: how many indices there are, `0 … in - 1`; or the table itself, `(in, out)`.
         out: how many numbers stand for each.
+        padding_idx: an index whose row is zeros, and stays so: nothing of it is trained.
         init: initialiser of the table, `init(in, out)`.
         rng: an int, a NumPy generator or a JAX key for `init`.
 
     Raises:
-        ValueError: for indices that are not integers or, where their values can be seen, that
-            are out of range. In compiled code such a row is NaN.
+        ValueError: for a `padding_idx` out of range; for indices that are not integers or, where
+            their values can be seen, that are out of range. In compiled code such a row is NaN.
 
     Example:
         >>> import fluxax as fx, numpy as np
@@ -39,19 +40,54 @@ class Embedding(Module):
         (2, 3, 4)
         >>> table(3).shape
         (4,)
+        >>> fx.Embedding(10, 4, padding_idx=0)(0).tolist()
+        [0.0, 0.0, 0.0, 0.0]
 
     Takes one-hot input too: boolean, with the last axis of length `in`.
     """
 
-    def __init__(self, in_: int, out: int, *, init: Callable[..., Any] = randn32, rng: Any = None):
-        shape = (whole("Embedding", "in", in_), whole("Embedding", "out", out))
-        self.weight = drawn("Embedding", init, shape, rng)
+    padding_idx: int | None = None
+
+    def __init__(
+        self,
+        in_: Any,
+        out: Any = None,
+        *,
+        padding_idx: int | None = None,
+        init: Callable[..., Any] = randn32,
+        rng: Any = None,
+    ):
+        if hasattr(in_, "shape") and np.ndim(in_) == 2:
+            self.weight = floating(in_)
+        else:
+            shape = (whole("Embedding", "in", in_), whole("Embedding", "out", out))
+            self.weight = drawn("Embedding", init, shape, rng)
+        if padding_idx is not None:
+            self.padding_idx = _row("Embedding", padding_idx, len(self.weight))
+            zeroed = np.array(self.weight)
+            zeroed[self.padding_idx] = 0
+            self.weight = jax.device_put(zeroed)
 
     def __call__(self, x: Any) -> jax.Array:
-        return rows_of(self, x)
+        y = rows_of(self, x)
+        if self.padding_idx is None:
+            return y
+        index = as_index(self, x, len(self.weight))
+        padding = index[..., self.padding_idx] if index.dtype == bool else index == self.padding_idx
+        return jnp.where(padding[..., None], 0, y)
 
     def _arguments(self) -> list[tuple[str, Any]]:
-        return [("", n) for n in self.weight.shape[-2:]]
+        shown: list[tuple[str, Any]] = [("", n) for n in self.weight.shape[-2:]]
+        padding = self.padding_idx
+        return shown if padding is None else [*shown, ("padding_idx", padding)]
+
+
+def _row(who: str, index: Any, n: int) -> int:
+    """An index into a table of `n` rows."""
+    index = whole(who, "padding_idx", index, 0)
+    if index >= n:
+        raise ValueError(f"{who} expects padding_idx from 0 to {n - 1}, got {index}.")
+    return index
 
 
 class EmbeddingBag(Module):

@@ -14,7 +14,16 @@ from fluxax._activations import identity
 from fluxax._errors import short
 from fluxax._module import Module
 from fluxax.init import glorot_uniform
-from fluxax.layers._conv import AXES, Conv, check_groups, check_image, collapsed, options
+from fluxax.layers._conv import (
+    AXES,
+    Conv,
+    check_groups,
+    check_image,
+    collapsed,
+    given_sizes,
+    given_weights,
+    options,
+)
 from fluxax.layers._dense import tail
 from fluxax.layers._place import unfit
 from fluxax.layers._shapes import (
@@ -26,7 +35,6 @@ from fluxax.layers._shapes import (
     per_axis,
     unit,
     whole,
-    window,
 )
 
 
@@ -39,9 +47,10 @@ class ConvTranspose(Module):
     `(n - 1) stride + dilation (kernel - 1) + 1 - pad + outpad`.
 
     Args:
-        kernel: its sizes, `(3, 3)` for images. Input is then `(N, H, W, in)`.
-        in_: number of input channels.
-        out: number of output channels.
+        kernel: its sizes, `(3, 3)` for images. Input is then `(N, H, W, in)`. Or the weights `W`
+            themselves, `(*kernel, in, out // groups)`.
+        in_: number of input channels; with given weights the bias, as below.
+        out: number of output channels; with given weights the activation.
         activation: a function of an array.
         stride: a number, or one per axis.
         pad: how much is cut off at the borders: a number, one per axis, two per axis
@@ -67,9 +76,9 @@ class ConvTranspose(Module):
 
     def __init__(
         self,
-        kernel: tuple[int, ...],
-        in_: int,
-        out: int,
+        kernel: Any,
+        in_: Any = True,
+        out: Any = identity,
         activation: Callable[..., Any] = identity,
         *,
         stride: Any = 1,
@@ -83,11 +92,16 @@ class ConvTranspose(Module):
         rng: Any = None,
     ):
         who = "ConvTranspose"
-        kernel = window(who, "kernel", kernel)
-        n_in, n_out = whole(who, "in", in_), whole(who, "out", out)
         self.groups = whole(who, "groups", groups)
-        check_groups(who, n_in, n_out, groups)
-        self.weight = drawn(who, init, (*kernel, n_in, n_out // groups), rng)
+        if hasattr(kernel, "shape"):
+            self.weight, bias, activation = given_weights(who, kernel, in_, out, bias, activation)
+            *kernel, n_in, n_out = self.weight.shape
+            kernel, n_out = tuple(kernel), n_out * groups
+            check_groups(who, n_in, n_out, groups)
+        else:
+            kernel, n_in, n_out = given_sizes(who, kernel, in_, out)
+            check_groups(who, n_in, n_out, groups)
+            self.weight = drawn(who, init, (*kernel, n_in, n_out // groups), rng)
         self.bias = offset(f"{who}({kernel}, {n_in}, {n_out})", bias, (n_out,), self.weight)
         self.activation = function(who, activation)
         self.stride = per_axis(who, "stride", stride, len(kernel))
