@@ -50,6 +50,16 @@ def logsoftmax(x: Input, axis: int = -1) -> jax.Array:
     return like(x, jax.nn.log_softmax(wide(x), axis=axis))
 
 
+def logsumexp(x: Input, axis: Any = None, *, keepdims: bool = False) -> jax.Array:
+    """`log(Σ exp(x))` of all elements, or along `axis`, without overflow.
+
+    >>> logsumexp(jnp.array([[0.0, 1e4], [0.0, -1e4]]), axis=1).tolist()
+    [10000.0, 0.0]
+    """
+    x = _along("logsumexp", x, axis)
+    return like(x, jax.nn.logsumexp(wide(x), axis=axis, keepdims=keepdims))
+
+
 def _along(who: str, x: Input, axis: Any) -> jax.Array:
     """`x` as an array that has the axis, or several if it is a tuple; else an error."""
     check_numbers(who, x=x)

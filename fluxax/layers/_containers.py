@@ -209,7 +209,9 @@ def paired(layer: Any, inputs: tuple[Any, ...]) -> Iterator[tuple[Any, Any]]:
     if len(inputs) == 1 and isinstance(inputs[0], tuple):
         inputs = inputs[0]
     n = len(layer.layers)
-    if n == 1 and inputs and isinstance(layer, Parallel):
+    if not inputs:
+        raise unfit(layer, "expects at least one input, got none", who=type(layer).__name__)
+    if n == 1 and isinstance(layer, Parallel):
         return zip([*layer.layers] * len(inputs), inputs, strict=True)
     if len(inputs) not in (1, n):
         raise unfit(

@@ -12,13 +12,21 @@ from jax import lax
 
 from fluxax._activations import identity
 from fluxax._errors import short
-from fluxax._half import is_half, wide
+from fluxax._half import is_half, like, wide
 from fluxax._module import Module, is_training, run
 from fluxax.init import ones32, zeros32
 from fluxax.kernels import batchnorm, settled
 from fluxax.layers._dropout import mode
 from fluxax.layers._place import refuse, unfit
-from fluxax.layers._shapes import as_input, channels_advice, drawn, function, sizes, whole
+from fluxax.layers._shapes import (
+    as_input,
+    axes_of,
+    channels_advice,
+    drawn,
+    function,
+    sizes,
+    whole,
+)
 
 
 class WideNorm(Module):
@@ -190,6 +198,30 @@ def normalised(layer: Any, x: jax.Array, mean: Any, var: Any) -> jax.Array:
     else:
         y = (x - mean) * factor
     return layer.activation(settled(y.astype(x.dtype)))
+
+
+def normalise(x: Any, axis: Any = 0, *, eps: float = 1e-5) -> jax.Array:
+    """Mean zero and variance one along an axis: `(x - mean) / √(var + eps)`.
+
+    Args:
+        x: numbers of any shape.
+        axis: along which mean and variance (without correction) are taken, or several axes. The
+            batch's, if not given, as in Flux, whose last axis that is.
+        eps: added to the variance, ≥ 0.
+
+    Raises:
+        ValueError: for an axis that `x` does not have.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> fx.normalise(jnp.array([[1.0], [3.0]]), eps=0.0).ravel().tolist()
+        [-1.0, 1.0]
+    """
+    x = as_input(normalise, x)
+    check_real(normalise, x)
+    eps = number("normalise", "eps", eps)
+    mean, var = moments(x, axes_of("normalise", axis, x.ndim), keepdims=True)
+    return like(x, (wide(x) - mean) * lax.rsqrt(var + eps))
 
 
 def norm_arguments(layer: Any, **defaults: bool) -> list[tuple[str, Any]]:

@@ -14,7 +14,14 @@ from fluxax.losses._arguments import Aggregate, Input, aggregate, floating, mean
 _NEVER = -1e30
 
 
-def ctc_loss(y_hat: Input, y: Input, *, agg: Aggregate = mean) -> jax.Array:
+def ctc_loss(
+    y_hat: Input,
+    y: Input,
+    *,
+    agg: Aggregate = mean,
+    input_lengths: Input = None,
+    target_lengths: Input = None,
+) -> jax.Array:
     """Connectionist temporal classification: minus the log-probability of a label sequence.
 
         -log Σ Π softmax(ŷ[t])[path[t]]        over all paths that read `y`
@@ -27,11 +34,14 @@ def ctc_loss(y_hat: Input, y: Input, *, agg: Aggregate = mean) -> jax.Array:
         y: integer labels `(L,)`, or `(N, L)`. A shorter sequence of a batch is filled up with
             blanks at its end. Any other label outside [0, K - 1) gives NaN.
         agg: what to do with the values, one per sequence; `mean` if not given.
+        input_lengths: how many time steps of each sequence count, `(N,)`; all, if not given.
+        target_lengths: how many labels of each sequence count, `(N,)`: what stands behind them
+            may be anything. Lengths below 0 or above T and L give NaN.
 
     A sequence too long for its T steps gives ∞, and no gradient.
 
     Raises:
-        ValueError: for shapes that do not fit, or labels that are not integers.
+        ValueError: for shapes that do not fit, or labels or lengths that are not integers.
 
     Example:
         >>> import fluxax as fx
@@ -51,8 +61,28 @@ def ctc_loss(y_hat: Input, y: Input, *, agg: Aggregate = mean) -> jax.Array:
             f"got {short(y_hat)} and {short(y)}."
         )
     logp = jnp.maximum(jax.nn.log_softmax(wide(y_hat), -1), _NEVER)
+    y, there, blank = y.astype(jnp.int32), True, y_hat.shape[-1] - 1
+    if target_lengths is not None:
+        counts, there = _within("target_lengths", target_lengths, y.shape)
+        y = jnp.where(counts, y, blank)
+    if input_lengths is not None:  # behind its end a sequence goes on with blanks, for certain
+        counts, inside = _within("input_lengths", input_lengths, y_hat.shape[:-1])
+        blanks = jnp.where(jnp.arange(blank + 1) == blank, 0, _NEVER)
+        logp, there = jnp.where(counts[..., None], logp, blanks), there & inside
     one = _sequence if y_hat.ndim == 2 else jax.vmap(_sequence)
-    return aggregate(agg, one(logp, y.astype(jnp.int32)), y_hat.dtype)
+    return aggregate(agg, jnp.where(there, one(logp, y), jnp.nan), y_hat.dtype)
+
+
+def _within(name: str, lengths: Input, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Which places of each sequence count, and whether it has as many as that."""
+    check_numbers("ctc_loss", **{name: lengths})
+    lengths = jnp.asarray(lengths)
+    if lengths.shape != shape[:-1] or not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise ValueError(
+            f"ctc_loss expects {name} as integers of shape {shape[:-1]}, got {short(lengths)}."
+        )
+    counts = jnp.arange(shape[-1]) < lengths[..., None]
+    return counts, (lengths >= 0) & (lengths <= shape[-1])
 
 
 def _sequence(logp: jax.Array, y: jax.Array) -> jax.Array:
