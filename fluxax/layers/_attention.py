@@ -210,8 +210,9 @@ def dot_product_attention(
         raise unfit(who, f"expects (N, T, features), as many in keys as in queries, got {given}")
     if q.shape[-1] % nheads or v.shape[-1] % nheads:
         raise unfit(who, f"expects nheads to divide the features, got nheads={nheads} and {given}")
-    parts = (in_heads(x, nheads) for x in (q, k, v))
-    return attend(who, *parts, bias, mask, function("dot_product_attention", fdrop, "fdrop"))
+    fdrop = function("dot_product_attention", fdrop, "fdrop")
+    q, k, v = (in_heads(x, nheads) for x in (q, k, v))
+    return attend(who, q, k, v, bias, mask, fdrop)
 
 
 def _dims(dims: Any) -> tuple[tuple[int, int, int], tuple[int, int], int]:

@@ -36,6 +36,7 @@ class WideNorm(Module):
     """
 
     ch: int
+    scale: Any
 
     def as_channels(self, x: Any, axes: int) -> jax.Array:
         """Input with at least so many axes, the last of them the channels; half stays half."""

@@ -93,6 +93,7 @@ class MeanPool(Module):
     """
 
     window: tuple[int, ...]
+    pad: Pads
     ceil_mode, count_include_pad = False, True
 
     def __init__(

@@ -35,7 +35,7 @@ def initialstates(layer: Any) -> Any:
         >>> h.shape, cell(jnp.ones((2, 3)), (h, c))[0].shape
         ((5,), (2, 5))
     """
-    cell = layer.cell if isinstance(layer, (Recurrent, Recurrence)) else layer
+    cell: Any = layer.cell if isinstance(layer, (Recurrent, Recurrence)) else layer
     if isinstance(cell, Cell):
         return cell.initial(())
     if not hasattr(cell, "initialstates"):
@@ -71,6 +71,8 @@ class Recurrence(Module):
         >>> running(jnp.ones((1, 3, 1))).ravel().tolist()
         [1.0, 2.0, 3.0]
     """
+
+    cell: Any
 
     def __init__(self, cell: Any, *, return_state: bool = False):
         self.cell = function("Recurrence", cell, "cell")
