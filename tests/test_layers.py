@@ -80,7 +80,7 @@ LAYERS = {
     "MeanPool inside": Row(
         lambda: fx.MeanPool((3, 2), stride=2, pad=1, count_include_pad=False, ceil_mode=True),
         (2, 4, 5, 3),
-        (2, 3, 4, 3),
+        (2, 3, 3, 3),
     ),
     "Embedding": Row(lambda: fx.Embedding(7, 3), (2, 5), (2, 5, 3), below=7),
     "Conv": Row(lambda: fx.Conv((3, 3), 2, 4, fx.tanh, pad=1), (2, 6, 5, 2), (2, 6, 5, 4)),
