@@ -54,6 +54,19 @@ def test_embedding_of_padding() -> None:
     assert repr(fx.Embedding(given.weight)) == "Embedding(4, 3)"
 
 
+def test_bags_and_scales_from_arrays() -> None:
+    table = jnp.asarray(draw((4, 3)))
+    bag, x = fx.EmbeddingBag(table, jnp.max), np.array([[0, 3], [1, 1]])
+    assert bag.weight is table
+    alike(bag(x), np.asarray(table)[x].max(1))
+    assert fx.EmbeddingBag(table).reduction is jnp.mean
+    scale = fx.Scale(jnp.array([2.0, 3.0]), jnp.array([1.0, -9.0]), fx.relu)
+    assert scale(np.ones(2, "f")).tolist() == [3, 0]
+    assert fx.Scale(np.ones((2, 3)), bias=False, activation=fx.tanh).bias is None
+    assert repr(fx.Scale(np.ones((2, 3)))) == "Scale(2, 3)"
+    assert fx.Scale(np.int64(2)).scale.shape == (2,)  # a size
+
+
 # --- containers ---------------------------------------------------------------------------
 
 

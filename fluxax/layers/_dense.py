@@ -115,7 +115,8 @@ class Scale(Module):
 
     Args:
         size: the sizes of `scale` and `bias`, which are broadcast against the input; the last
-            may be the activation, `Scale(2, 3, relu)`.
+            may be the activation, `Scale(2, 3, relu)`. Or `scale` itself, which bias and
+            activation may follow.
         activation: a function of an array.
         bias: whether there is one, or the array of shape `size`. It starts at zero.
         init: initialiser of `scale`.
@@ -128,6 +129,8 @@ class Scale(Module):
         >>> import fluxax as fx, jax.numpy as jnp
         >>> fx.Scale(2, fx.relu)(jnp.array([[1.0, -1.0]])).tolist()
         [[1.0, 0.0]]
+        >>> fx.Scale(jnp.array([2.0, 3.0]), False)(jnp.ones(2)).tolist()
+        [2.0, 3.0]
     """
 
     def __init__(
@@ -138,9 +141,13 @@ class Scale(Module):
         init: Callable[..., Any] = ones32,
         rng: Any = None,
     ):
-        shape, self.activation = sizes("Scale", size, activation)
-        self.scale = drawn("Scale", init, shape, rng)
-        self.bias = offset("Scale", bias, shape, self.scale)
+        if size and np.ndim(size[0]) and hasattr(size[0], "shape"):
+            scale, bias, activation = (*size, *(bias, activation)[len(size) - 1 :])
+            self.scale, self.activation = floating(scale), function("Scale", activation)
+        else:
+            shape, self.activation = sizes("Scale", size, activation)
+            self.scale = drawn("Scale", init, shape, rng)
+        self.bias = offset("Scale", bias, self.scale.shape, self.scale)
 
     def __call__(self, x: Any) -> jax.Array:
         x = as_input(self, x, self.scale)

@@ -57,11 +57,7 @@ class Embedding(Module):
         init: Callable[..., Any] = randn32,
         rng: Any = None,
     ):
-        if hasattr(in_, "shape") and np.ndim(in_) == 2:
-            self.weight = floating(in_)
-        else:
-            shape = (whole("Embedding", "in", in_), whole("Embedding", "out", out))
-            self.weight = drawn("Embedding", init, shape, rng)
+        self.weight = table("Embedding", in_, out, init, rng)
         if padding_idx is not None:
             self.padding_idx = _row("Embedding", padding_idx, len(self.weight))
             zeroed = np.array(self.weight)
@@ -82,6 +78,13 @@ class Embedding(Module):
         return shown if padding is None else [*shown, ("padding_idx", padding)]
 
 
+def table(who: str, in_: Any, out: Any, init: Any, rng: Any) -> jax.Array:
+    """A table that is given, or drawn with so many rows and columns."""
+    if hasattr(in_, "shape") and np.ndim(in_) == 2 and out is None:
+        return floating(in_)
+    return drawn(who, init, (whole(who, "in", in_), whole(who, "out", out)), rng)
+
+
 def _row(who: str, index: Any, n: int) -> int:
     """An index into a table of `n` rows."""
     index = whole(who, "padding_idx", index, 0)
@@ -96,7 +99,8 @@ class EmbeddingBag(Module):
         y[n, :] = reduction over i in bag n of weight[i, :]
 
     Args:
-        in_: how many indices there are, `0 … in - 1`.
+        in_: how many indices there are, `0 … in - 1`; or the table itself, `(in, out)`, which the
+            reduction may follow.
         out: how many numbers stand for each.
         reduction: a function `reduction(array, axis=…)`: `jnp.mean`, `jnp.sum`, `jnp.max`, …
         init: initialiser of the table, `init(in, out)`.
@@ -124,15 +128,16 @@ class EmbeddingBag(Module):
 
     def __init__(
         self,
-        in_: int,
-        out: int,
+        in_: Any,
+        out: Any = None,
         reduction: Callable[..., Any] = jnp.mean,
         *,
         init: Callable[..., Any] = randn32,
         rng: Any = None,
     ):
-        shape = (whole("EmbeddingBag", "in", in_), whole("EmbeddingBag", "out", out))
-        self.weight = drawn("EmbeddingBag", init, shape, rng)
+        given = hasattr(in_, "shape") and np.ndim(in_) == 2
+        self.weight = table("EmbeddingBag", in_, None if given else out, init, rng)
+        reduction = out if given and out is not None else reduction
         self.reduction = function("EmbeddingBag", reduction, "reduction")
 
     def __call__(self, x: Any, offsets: Any = None) -> jax.Array:

@@ -53,7 +53,7 @@ def label_smoothing(y: Input, alpha: Input, *, axis: int | None = -1) -> jax.Arr
     if axis is not None:
         _check_axis("label_smoothing", "y", y, axis)
     classes = 2 if axis is None else y.shape[axis]
-    return (y * (1 - alpha) + alpha / classes).astype(y.dtype)
+    return (wide(y) * (1 - alpha) + alpha / classes).astype(y.dtype)
 
 
 def crossentropy(
