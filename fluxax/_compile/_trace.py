@@ -205,7 +205,7 @@ class Trace:
         ]
         before = [(box, box.how.now(box.value)) for box in self.capture.fixed_boxes if box.how.now]
         self.before = before
-        state = np.random.get_state(), random_state()
+        state = random_state()
         if self.capture.fixed_data and self.capture.remembering:
             forget_traces()
         converted = self._converted()
