@@ -53,6 +53,7 @@ from fluxax._parameters import fmap as fmap
 from fluxax._parameters import loadmodel as loadmodel
 from fluxax._parameters import trainables as trainables
 from fluxax._random import seed as seed
+from fluxax._softmax import logsumexp as logsumexp
 from fluxax._stopping import early_stopping as early_stopping
 from fluxax._stopping import patience as patience
 from fluxax._stopping import plateau as plateau

@@ -19,10 +19,10 @@ ROOT = Path(__file__).resolve().parents[1]
 #: From the ground up. A room imports from floors below its own and from its own package.
 FLOORS = [
     ["_errors"],
-    ["_random", "_jax", "_tensors", "_instances"],
+    ["_random", "_jax", "_tensors", "_instances", "_half"],
     ["_jax_parts"],
     ["_primitives"],
-    ["_tree", "_compilation_cache", "_stopping", "_softmax"],
+    ["_tree", "_compilation_cache", "_stopping", "_softmax", "_elementwise"],
     ["_module"],
     ["_parameters", "_remake"],
     ["_implicit"],
