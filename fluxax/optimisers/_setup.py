@@ -18,6 +18,7 @@ from fluxax.optimisers._parts import chosen_rules
 from fluxax.optimisers._rows import share_rows
 from fluxax.optimisers._rule import rules_in
 from fluxax.optimisers._state import Leaf, Store
+from fluxax.optimisers._widen import widened
 
 
 def setup(rule: Any, model: Any) -> Any:
@@ -99,7 +100,7 @@ def _leaves(
 
 
 def _speaker(rule: Any, array: Any) -> Speaker:
-    return Speaker(rule, lambda: rule.init(array))
+    return Speaker(rule, lambda: rule.init(widened(array)))
 
 
 def _give_places(

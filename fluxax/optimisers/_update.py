@@ -28,6 +28,7 @@ from fluxax.optimisers._match import match_gradient, match_model
 from fluxax.optimisers._remember import remembered
 from fluxax.optimisers._rule import version
 from fluxax.optimisers._state import Leaf, Store, merge_stores
+from fluxax.optimisers._widen import widened
 
 
 class Group:
@@ -100,7 +101,7 @@ class Update:
         if self.form not in (None, form):  # the wrong gradient, perhaps; the slow way knows
             raise ShapeMiss
         summed = [
-            _cast(sum((grads[k] for k in at[1:]), grads[at[0]]), x)
+            _total([widened(grads[k]) for k in at]).astype(widened(x).dtype)
             for x, at in zip(xs, self.places, strict=True)
         ]
         inputs = _apply.Inputs(vector, arrays, counts)
@@ -114,8 +115,8 @@ class Update:
             jax.eval_shape(self._run, *arguments, self.numbers.placeholder())
 
 
-def _cast(grad: Any, x: Any) -> Any:
-    return jnp.asarray(grad).astype(x.dtype)
+def _total(grads: list[Any]) -> Any:
+    return jnp.asarray(sum(grads[1:], grads[0]))
 
 
 class Plan(NamedTuple):
