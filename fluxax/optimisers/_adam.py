@@ -86,12 +86,13 @@ class AdamW(Rule):
         dx' = η (a + λ x)       couple=True, as PyTorch
         dx' = η a + λ x         couple=False, nearer to the paper, and Flux 0.13
 
-    where a is Adam's step with η = 1.
+    where a is Adam's step with η = 1. As in Optimisers.jl λ is 0 unless it is given, and this is
+    Adam then, without any decay; in PyTorch it is 0.01, in Optax 0.0001.
 
     Args:
         eta: learning rate η ≥ 0.
         beta: decays (β₁, β₂) of the two means, each in [0, 1).
-        lam: strength λ ≥ 0 of the decay.
+        lam: strength λ ≥ 0 of the decay; 0, none, by default.
         epsilon: ϵ ≥ 0, outside the root.
         couple: whether the learning rate scales the decay too.
 

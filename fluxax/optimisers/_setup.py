@@ -12,6 +12,7 @@ from fluxax._errors import short
 from fluxax._implicit._styles import check_setup
 from fluxax._jax import beside, is_tracer
 from fluxax._parameters import trainable_arrays
+from fluxax._tensors import is_tensor
 from fluxax.optimisers._meeting import Place, Speaker, converse
 from fluxax.optimisers._optax import Transformation
 from fluxax.optimisers._parts import chosen_rules
@@ -37,7 +38,7 @@ def setup(rule: Any, model: Any) -> Any:
         array that stands in two places has one leaf, in both.
 
     Raises:
-        TypeError: if `rule` is no rule.
+        TypeError: if `rule` is no rule, or the model holds tensors of another library.
         ValueError: if a prefix fits no array.
 
     Example:
@@ -58,6 +59,7 @@ def setup(rule: Any, model: Any) -> Any:
             "setup expects a rule and a model, got a state tree. Write setup(rule, model)."
         )
     check_setup(model)
+    _check_tensors(model)
     arrays = dict(trainable_arrays(model))
     rules = chosen_rules(rule, model, arrays)
     leaves = _leaves(model, {path: arrays[path] for path in rules}, rules)
@@ -122,6 +124,15 @@ def _add_clocks(store: Store, leaves: list[Leaf]) -> None:
     for k, leaf in enumerate(leaves):
         leaf.clock = k
         leaf.slots = [s._replace(i=s.i + n) if s.sort == "count" else s for s in leaf.slots]
+
+
+def _check_tensors(model: Any) -> None:
+    for path, value in _tree.walk(model):
+        if is_tensor(value):
+            raise TypeError(
+                f"setup expects arrays, got {short(value)} at {_tree.path_string(path)}. A tensor "
+                "of another library is not trained: write jnp.asarray(tensor) there."
+            )
 
 
 def _is_state(tree: Any) -> bool:

@@ -144,7 +144,10 @@ def _forget(store: Any) -> None:
     _recent[:] = [plan for plan in _recent if plan.store is not store]
 
 
-def update(opt_state: Any, model: Any, grad: Any) -> tuple[Any, Any]:
+_NO_GRADIENT = object()
+
+
+def update(opt_state: Any, model: Any, grad: Any = _NO_GRADIENT) -> tuple[Any, Any]:
     """One step: the rules turn the gradient into new parameters, which are put into the model.
 
     Args:
@@ -160,7 +163,7 @@ def update(opt_state: Any, model: Any, grad: Any) -> tuple[Any, Any]:
 
     Raises:
         ValueError: if the three do not belong together; nothing is changed then.
-        TypeError: if they belong to different styles.
+        TypeError: if they belong to different styles, or there is no gradient.
 
     Example:
         >>> import fluxax as fx, jax.numpy as jnp
@@ -170,6 +173,12 @@ def update(opt_state: Any, model: Any, grad: Any) -> tuple[Any, Any]:
         >>> model["w"]
         Array([0.9, 2. ], dtype=float32)
     """
+    if grad is _NO_GRADIENT:
+        raise TypeError(
+            "update expects the gradient as a third argument, got none: none is kept in the model, "
+            "as after a backward pass of PyTorch. Write grads = fx.gradient(f, model) and "
+            "fx.update(opt_state, model, grads[0])."
+        )
     if type(model) is Params:
         return _by_params(opt_state, model, grad)
     for plan in _recent:
