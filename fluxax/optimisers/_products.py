@@ -57,7 +57,8 @@ class Power(NamedTuple):
     @property
     def excess(self) -> Any:
         """Its logarithm less that of a power of β as it is now: exactly 0 if it always was."""
-        return self.before - self.since * self.last + self.t * (self.last - self.now)
+        t, since = (n.astype(self.log.dtype) for n in (self.t, self.since))
+        return self.before - since * self.last + t * (self.last - self.now)
 
 
 def products(x: Any, n: int = 2) -> Products:
@@ -86,23 +87,18 @@ def _host_bits(value: float, n: int) -> tuple[int, ...]:
 def multiplied(old: Products, betas: Any, x: Any) -> tuple[Products, list[Power]]:
     """The products for a step, and the state after it: multiplied by these decays."""
     t, dtype = old.steps + 1, wide_dtype(x)
-    powers, new, first = [], [], t == 1
+    new, powers, first = [], [], t == 1
     for since, before, last, beta in zip(*old[1:], betas, strict=True):
-        now = scalar(on_host(log, beta), _number(last, dtype))
-        now = jnp.broadcast_to(jnp.asarray(now, dtype), t.shape)
-        then = lax.select(first, now, _number(last, dtype))
-        power = _power(t, since, _number(before, dtype), then, now)
-        same = power.last == power.now
-        pairs = zip(before, _bits(power.log), strict=True)
-        held = tuple(lax.select(same, old, new) for old, new in pairs)
-        new.append((lax.select(same, since, t), held, _bits(power.now)))
-        powers.append(power)
+        noted, sum_before = _number(last, dtype), _number(before, dtype)
+        now = jnp.broadcast_to(jnp.asarray(scalar(on_host(log, beta), noted), dtype), t.shape)
+        noted = lax.select(first, now, noted)
+        product = sum_before + (t - since).astype(dtype) * noted
+        same = noted == now
+        words = zip(before, _bits(product), strict=True)
+        kept = tuple(lax.select(same, word, other) for word, other in words)
+        new.append((lax.select(same, since, t), kept, _bits(now)))
+        powers.append(Power(t, since, sum_before, noted, now, product))
     return Products(t, *zip(*new, strict=True)), powers
-
-
-def _power(t: Any, since: Any, before: Any, last: Any, now: Any) -> Power:
-    product = before + (t - since).astype(last.dtype) * last
-    return Power(t.astype(last.dtype), since.astype(last.dtype), before, last, now, product)
 
 
 def _words(dtype: Any) -> int:
@@ -113,11 +109,12 @@ def _words(dtype: Any) -> int:
 def _bits(value: Any) -> tuple[Any, ...]:
     """A number as integers: the bits of float32 numbers whose sum it is."""
     words, n = [], _words(value.dtype)
-    for _ in range(n):
-        part = lax.reduce_precision(value, 8, 23) if n > 1 else value
-        words.append(lax.bitcast_convert_type(part.astype(np.float32), np.int32))
+    for _ in range(n - 1):
+        part = lax.reduce_precision(value, 8, 23)
+        words.append(part)
         value = value - part
-    return tuple(words)
+    words = [word.astype(np.float32) for word in (*words, value)]
+    return tuple(lax.bitcast_convert_type(word, np.int32) for word in words)
 
 
 def _number(words: Any, dtype: Any) -> Any:

@@ -18,7 +18,7 @@ def rectifier(beta: Any, power: Power) -> tuple[Any, Any]:
     a = -log(β) / 2, y = -log(βᵗ) / 2 and W(y) = 1 - coth(y) + 1/y it is equal to
     1 - W(a) + t W(y) + (y - t a) / (a y); the last term is 0 as long as β stays.
     """
-    t, a, y = power.t, on_host(_half_log, beta), -power.log / 2
+    t, a, y = power.t.astype(power.log.dtype), on_host(_half_log, beta), -power.log / 2
     rho = 1 - on_host(_w, a) + t * _w(y) - power.excess / (2 * a * y)
     safe = jnp.where(rho > 4, rho, 5)
     return rho > 4, jnp.sqrt((safe - 4) * (safe - 2) / safe * on_host(_limit_factor, beta))
