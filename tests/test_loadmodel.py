@@ -131,6 +131,9 @@ def test_tensors_are_taken() -> None:
     fx.loadmodel(layer, fx.Node(weight=Tensor(wanted), bias=Tensor(np.ones(3, np.float32))))
     assert same(layer.weight, wanted)
     assert layer.bias.tolist() == [1, 1, 1]
+    given = fx.Dense(Tensor(wanted), Tensor(np.ones(3, np.float32)))
+    assert same(given.weight, wanted)
+    assert given(np.ones((1, 2), np.float32)).shape == (1, 3)
 
 
 def test_tensors_that_would_not_be_trained_are_named() -> None:

@@ -138,3 +138,21 @@ def test_of_a_decay_that_stays_the_product_is_a_power(beta: float) -> None:
     _, (power,) = multiplied(many(kept), [beta], x)
     assert float(power.one_minus()) == pytest.approx(-np.expm1(10_001 * np.log(beta)), rel=3e-7)
     assert float(power.excess) == 0
+
+
+@pytest.mark.parametrize("rule", RULES[:3], ids=name)
+def test_a_state_that_is_converted_keeps_its_products(rule: Any) -> None:
+    """float64 notes more of a number: what float32 did not is 0, and comes to nothing."""
+    x, gs = problem()
+    with jax.enable_x64(True):
+        model = {k: jnp.asarray(v, jnp.float32) for k, v in x.items()}
+        tree = fx.setup(rule, model)
+        for k, g in enumerate(gs):
+            if k == 3:
+                fx.adjust(tree, beta=(0.5, 0.9))
+            if k in (2, 5):
+                model, tree = fx.f64(model), fx.f64(tree)
+            if k == 8:
+                model, tree = fx.f32(model), fx.f32(tree)
+            fx.update(tree, model, {n: jnp.asarray(v, model[n].dtype) for n, v in g.items()})
+        check(rule, model, x, gs, {3: (0.5, 0.9)})

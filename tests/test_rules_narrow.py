@@ -189,3 +189,26 @@ def test_an_empty_array_is_no_trouble(rule: Any, shape: tuple[int, ...]) -> None
             step(tree, model, {"w": jnp.zeros(shape, dtype), "v": jnp.ones(2, dtype)})
         assert model["w"].shape == shape
         assert bool(jnp.all(jnp.isfinite(model["v"])))
+
+
+@pytest.mark.parametrize("dtype", NARROW, ids=lambda d: d.__name__)
+def test_a_pass_over_a_loader_and_a_converted_state(dtype: Any) -> None:
+    """Steps on the device in one piece; and a run in float32 that goes on in a narrow dtype."""
+    convert = fx.f16 if dtype == jnp.float16 else fx.bf16
+    model = fx.Chain(fx.Dense(3, 8, fx.tanh, rng=0), fx.Dense(8, 1, rng=1))
+    tree = fx.setup(fx.OptimiserChain(fx.ClipGlobalNorm(1.0), fx.Adam(0.01), fx.EMA(0.9)), model)
+    x = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+    data = fx.DataLoader((x, x.sum(1, keepdims=True)), batchsize=8)
+    loss = lambda m, x, y: fx.mse(m(x.astype(m[0].weight.dtype)).astype(jnp.float32), y)
+    fx.train(loss, model, data, tree)
+    narrow, state = convert(model), convert(tree)
+    dtypes = {a.dtype for leaf in _leaves(state) for a in jax.tree.leaves(leaf.state)}
+    assert dtypes == {np.dtype(np.float32), np.dtype(np.int32)}
+    losses = [fx.train(loss, m, data, t).mean() for m, t in ((model, tree), (narrow, state))]
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)
+    assert narrow[0].weight.dtype == dtype
+    assert fx.ema(state, narrow)[0].weight.dtype == dtype
+
+
+def _leaves(tree: Any) -> list[Any]:
+    return jax.tree.leaves(tree, is_leaf=lambda v: isinstance(v, fx.Leaf))

@@ -49,6 +49,9 @@ class Adam(_TwoMeans):
         v ← β₂ v + (1 - β₂) |dx|²         v̂ = v / (1 - β₂ᵗ)
         dx' = η m̂ / (√v̂ + ϵ)
 
+    Here and in Adam's kin βᵗ is a running product, as in Optimisers.jl: it starts as β, and each
+    step multiplies it by the β then in force. So a change of β leaves what was as it was.
+
     Args:
         eta: learning rate η ≥ 0.
         beta: decays (β₁, β₂) of the two means, each in [0, 1).
