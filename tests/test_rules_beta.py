@@ -156,3 +156,41 @@ def test_a_state_that_is_converted_keeps_its_products(rule: Any) -> None:
                 model, tree = fx.f32(model), fx.f32(tree)
             fx.update(tree, model, {n: jnp.asarray(v, model[n].dtype) for n, v in g.items()})
         check(rule, model, x, gs, {3: (0.5, 0.9)})
+
+
+@pytest.mark.parametrize("way", ["compiled", "uncompiled"])
+@pytest.mark.parametrize("rule", [fx.Adam(0.1), fx.NAdam(0.1), fx.RAdam(0.1, (0.5, 0.8))], ids=name)
+def test_an_objective_is_differentiated_through_the_products(rule: Any, way: str) -> None:
+    """By decays that every step has, and by those that later ones have."""
+    g = jnp.array([0.5, -1.0, 2.0])
+
+    def f(first: Any, second: Any) -> Any:
+        q, new = {"w": jnp.ones(3)}, copy.copy(rule)
+        new.beta = (first[0], first[1])
+        state = fx.setup(new, q)
+        for k in range(6):
+            if k == 3:
+                fx.adjust(state, beta=(second[0], second[1]))
+            fx.update(state, q, {"w": g * (k + 1.0)})
+        return jnp.sum(q["w"] ** 2)
+
+    def exact(first: Any, second: Any) -> float:
+        new, x = copy.copy(rule), np.ones(3)
+        new.beta = tuple(first)
+        steps = start(new)
+        for k in range(6):
+            new.beta = tuple(second if k >= 3 else first)
+            x = x - np.float64(steps.send((x, np.float64(g) * (k + 1))))
+        return float(np.sum(x**2))
+
+    points = np.array([0.9, 0.97]), np.array([0.6, 0.8])
+    with fx.eager() if way == "uncompiled" else fx.strict():
+        value, grads = fx.withgradient(f, *(jnp.asarray(p, jnp.float32) for p in points))
+    assert float(value) == pytest.approx(exact(*points), rel=1e-5)
+    for which in range(2):
+        for i in range(2):
+            at = [[p.copy() for p in points] for _ in range(2)]
+            at[0][which][i] += 1e-6
+            at[1][which][i] -= 1e-6
+            slope = (exact(*at[0]) - exact(*at[1])) / 2e-6
+            assert float(grads[which][i]) == pytest.approx(slope, rel=2e-3, abs=1e-4)

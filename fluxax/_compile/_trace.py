@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -14,6 +16,7 @@ from fluxax._compile import _boxes as boxes
 from fluxax._compile import _explain
 from fluxax._compile._bystanders import garbage_waits, living
 from fluxax._compile._capture import Capture
+from fluxax._compile._content import Content, content_of
 from fluxax._compile._dispatch import no_leaks
 from fluxax._compile._effects import ArrayWrite, random_state, restore, restore_random
 from fluxax._compile._guard import make_guard
@@ -25,14 +28,27 @@ from fluxax._compile._questions import watch
 from fluxax._compile._reads import innermost, is_users_own, place_of
 from fluxax._compile._rebuild import NUMBER_NEEDED, Rebuild
 from fluxax._compile._site import Entry, Purpose, Site
-from fluxax._compile._spec import Arr, Box, Num, Sidestep, Spec, Tied, raised
+from fluxax._compile._spec import (
+    Arr,
+    Box,
+    Sidestep,
+    Spec,
+    Tied,
+    argument_of,
+    boxes_of,
+    count_arrays,
+    input_of,
+    raised,
+)
 from fluxax._compile._traced import Program, Write, floating
 from fluxax._compile._tripwire import NEEDS_VALUE, Tripwire
 from fluxax._compile._walk import FIXED, INPUT
 from fluxax._errors import InputError, warn
 from fluxax._implicit._params import Live
-from fluxax._jax import forget_traces
+from fluxax._jax import forget_traces, is_converted, taken_for_older, with_own_constants
 from fluxax._primitives import calls_back
+
+Frozen = Callable[[], frozenset[int]]  # ids of the Modules below frozen nodes, for a trace
 
 
 class Trace:
@@ -45,17 +61,22 @@ class Trace:
         arguments: list[Spec],
         function: Spec,
         purpose: Purpose,
-        frozen: Callable[[], frozenset[int]],
+        frozen: Frozen,
+        watched: bool = True,
     ):
+        self.watched = (
+            watched  # whether sensors look on; a check goes without, several times faster
+        )
         self.site, self.capture, self.purpose = site, capture, purpose
         self.arguments, self.function, self.frozen = arguments, function, frozen
         self.writes: list[tuple[Box, str, Any]] = []
         self.make: Any = None  # what the function returned, from the outputs
+        self.made: list[Any] = []  # the same, to be compared
         self.returned: list[Box] = []  # what of it was the caller's
         self.n_outputs = 0
         self.stand_ins: list[Any] = []  # what stands for NumPy arrays
         self.tripwire, self.before = Tripwire(), []
-        self.arrays_of_arguments = _count_arrays(arguments)
+        self.arrays_of_arguments = count_arrays(arguments)
         # the function reads the parameters of Params itself: they are not passed to it
         self.outside = bool(arguments) and isinstance(arguments[0].value, Live)
 
@@ -63,7 +84,7 @@ class Trace:
         """The new entry; `None` if a number turned out to have to stay constant."""
         start = time.perf_counter()
         try:
-            closed = self._closed()
+            closed = self.closed()
         except (BadLoss, ArrayWrite):
             raise
         except Exception as error:  # user code on copies: nothing has happened yet
@@ -79,10 +100,11 @@ class Trace:
         lonely = self._lonely(closed)
         if lonely:
             for label in lonely:
-                self.site.numbers[label] = FIXED
+                self.site.known.numbers[label] = FIXED
             return None
-        self.site.proven |= {n for n, state in self.site.numbers.items() if state == INPUT}
+        self.site.proven |= {n for n, state in self.site.known.numbers.items() if state == INPUT}
         program = self._program(closed)
+        program.content, program.known = self.content(closed), self.site.known.copy()
         program.written_at = [(box.number, name) for box, name, _ in self.writes]
         program.returned_at = [box.number for box in self.returned]
         guard, program.places = guard_for(program, self.arguments, self.function)
@@ -132,10 +154,10 @@ class Trace:
         After the third, at all that stand beside it.
         """
         site = self.site
-        new = [n for n in reason.learn[:1] if n not in site.names]
+        new = [n for n in reason.learn[:1] if n not in site.known.names]
         if new and site.learnt >= _FEW:
             new = list(reason.learn)
-        site.names.update(new)
+        site.known.names.update(new)
         site.learnt += bool(new)
         return bool(new)
 
@@ -154,23 +176,24 @@ class Trace:
             asks_value: whether it failed for want of a value, so that an int to differentiate by
                 may be to blame.
         """
-        suspects = [n for n, state in self.site.numbers.items() if state == INPUT]
+        suspects = [n for n, state in self.site.known.numbers.items() if state == INPUT]
         unproven = [n for n in suspects if n not in self.site.proven]
         blamed = unproven or suspects
         for label in blamed:
             if len(blamed) > 1:  # which one it is shows when they are tried one by one
-                del self.site.numbers[label]
+                del self.site.known.numbers[label]
             else:
-                self.site.numbers[label] = FIXED
+                self.site.known.numbers[label] = FIXED
         self.site.careful |= len(blamed) > 1
         for i in self.capture.real if asks_value and not blamed else ():
-            position = _argument_of(self.arguments, i)
-            if position is not None and self.site.ints.get(position, True):
-                self.site.ints[position] = False
+            position = argument_of(self.arguments, i)
+            if position is not None and self.site.known.ints.get(position, True):
+                self.site.known.ints[position] = False
                 return True
         return bool(blamed)
 
-    def _closed(self) -> Any:
+    def closed(self) -> Any:
+        """The program of the function on copies of what it reads."""
         arrays = [
             jax.ShapeDtypeStruct(a.shape, jax.dtypes.canonicalize_dtype(a.dtype))
             if type(a) is np.ndarray
@@ -182,9 +205,10 @@ class Trace:
         ]
         before = [(box, box.how.now(box.value)) for box in self.capture.fixed_boxes if box.how.now]
         self.before = before
-        state = np.random.get_state(), random_state()
+        state = random_state()
         if self.capture.fixed_data and self.capture.remembering:
             forget_traces()
+        converted = self._converted()
         try:
             with no_leaks(), garbage_waits():
                 closed = jax.make_jaxpr(self._flat)(*arrays, *numbers)
@@ -195,7 +219,23 @@ class Trace:
             raise Sidestep(touched or randomness or "")
         if by := calls_back(closed.jaxpr):
             raise Sidestep(f"it calls back into Python while the program runs (by `{by}`)")
+        closed = with_own_constants(closed)
+        if converted:
+            gc.collect()  # what is left of the trace holds conversions that JAX would use again
         return closed
+
+    def _converted(self) -> bool:
+        """Whether there are NumPy constants of which JAX makes others, and takes them for these."""
+        fixed = [box for box in self.capture.fixed_boxes if box.how is boxes.ARRAY]
+        converted = [box for box in fixed if is_converted(box.value)]
+        for box in converted:
+            if taken_for_older(box.value):
+                raise InputError(
+                    f"The objective expects JAX to see `{box.label}` as it is, got an array that "
+                    "was written in place while a jax.jit function holds what it was. Make it a "
+                    "JAX array"
+                )
+        return bool(converted)
 
     def _flat(self, *inputs: Any) -> list[Any]:
         """The function of its inputs alone, run on copies; what it wrote comes out as well."""
@@ -218,7 +258,7 @@ class Trace:
         tripwire.spaces = dict.fromkeys(rebuild.spaces())
         here = sys._getframe()
         mode = objective(self.purpose.training, rebuild.copies_of(self.frozen()))
-        with mode, tripwire.armed(here):
+        with mode, tripwire.armed(here) if self.watched else nullcontext():
             out = f(*args)
         tripwire.check()
         if raised.reason is not None:  # somebody swallowed it
@@ -242,8 +282,13 @@ class Trace:
 
         recipe = Recipe(leaf, rebuild.original)
         maker = recipe.of(out)
-        self.returned = recipe.returned
+        self.returned, self.made = recipe.returned, recipe.tokens
         return maker
+
+    def content(self, closed: Any) -> Content:
+        """What the program is made of, for a later trace to be compared with."""
+        writes = [(box.number, name) for box, name, _ in self.writes]
+        return content_of(closed, [*self.made, *writes, self.n_outputs])
 
     def _lonely(self, closed: Any) -> list[Any]:
         n = len(self.capture.arrays)
@@ -252,7 +297,7 @@ class Trace:
 
     def _program(self, closed: Any) -> Program:
         writes = [
-            Write(_input_of(box, name), name, f"{box.label}.{name}") for box, name, _ in self.writes
+            Write(input_of(box, name), name, f"{box.label}.{name}") for box, name, _ in self.writes
         ]
         program = Program(closed, self.make, writes, self.n_outputs)
         capture = self.capture
@@ -285,19 +330,10 @@ def guard_for(program: Program, arguments: list[Spec], function: Spec) -> tuple[
     One key, and so one program, may have several guards: a NumPy array is an input as a JAX array
     is, a function of the same code may be another object, as in a cell that was run again.
     """
-    found = {box.number: box for root in (*arguments, function) for box in _boxes_of(root)}
+    found = {box.number: box for root in (*arguments, function) for box in boxes_of(root)}
     written = [(found[number], name) for number, name in program.written_at]
     returned = [found[number] for number in program.returned_at]
     return make_guard(function, arguments, written, returned, program.parameters)
-
-
-def _boxes_of(root: Spec) -> Iterator[Box]:
-    stack = [root]
-    while stack:
-        spec = stack.pop()
-        if isinstance(spec, Box):
-            yield spec
-            stack.extend(part for _, _, part in spec.parts)
 
 
 _HEAVY, _FEW = 16 << 20, 3
@@ -326,19 +362,6 @@ class _Captured(Sequence[Any]):
 # --- small questions ----------------------------------------------------------------------
 
 
-def _count_arrays(specs: list[Spec]) -> int:
-    """How many arrays stand in the arguments; those of the function come after them."""
-    found = -1
-    stack = list(specs)
-    while stack:
-        spec = stack.pop()
-        if isinstance(spec, Arr):
-            found = max(found, spec.index)
-        elif isinstance(spec, Box):
-            stack.extend(part for _, _, part in spec.parts)
-    return found + 1
-
-
 def _named_alone(function: Spec) -> frozenset[int]:
     """The arrays that stand in variables of a function, and in no container that it reads."""
     named: set[int] = set()
@@ -355,21 +378,6 @@ def _named_alone(function: Spec) -> frozenset[int]:
 
 
 _VARIABLES = (boxes.CELL, boxes.FUNCTION, boxes.PARTIAL)
-
-
-def _input_of(box: Box, name: str) -> int | None:
-    for _, key, part in box.parts:
-        if key == name and isinstance(part, (Arr, Tied)):
-            return part.index
-    return None
-
-
-def _argument_of(arguments: list[Spec], number: int) -> int | None:
-    """Which top-level argument is the int that is input number `number`."""
-    for i, spec in enumerate(arguments):
-        if isinstance(spec, Num) and spec.index == number and type(spec.value) is int:
-            return i
-    return None
 
 
 def _asks_value(reason: str) -> bool:

@@ -6,17 +6,20 @@ since when it is what it is, so that as long as it stays, nothing is added up an
 exact as a power.
 
 All of it is 32-bit integers, numbers as their bits: the step counts of all leaves lie in one
-vector, which costs a step nothing, while an array of its own for each number would.
+vector, which costs a step nothing, while an array of its own for each number would. Inside an
+objective, which is differentiated through, numbers are kept as they are.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from fluxax._module import run
 from fluxax.optimisers._arrays import count, log, on_host, scalar, wide_dtype
 from fluxax.optimisers._hyper import value_at
 
@@ -63,8 +66,9 @@ class Power(NamedTuple):
 
 def products(x: Any, n: int = 2) -> Products:
     """The state before the first step, for a parameter and so many decays; compiles nothing."""
-    zero = count()
-    none = ((zero,) * _words(wide_dtype(x)),) * n
+    zero, dtype = count(), wide_dtype(x)
+    word = zero if run.trace is None else jax.device_put(np.zeros((), dtype))
+    none = ((word,) * (_words(dtype) if run.trace is None else 1),) * n
     return Products(zero, (zero,) * n, none, none)
 
 
@@ -91,12 +95,12 @@ def multiplied(old: Products, betas: Any, x: Any) -> tuple[Products, list[Power]
     for since, before, last, beta in zip(*old[1:], betas, strict=True):
         noted, sum_before = _number(last, dtype), _number(before, dtype)
         now = jnp.broadcast_to(jnp.asarray(scalar(on_host(log, beta), noted), dtype), t.shape)
-        noted = lax.select(first, now, noted)
+        same = first | (noted == now)
+        noted = lax.select(same, now, noted)
         product = sum_before + (t - since).astype(dtype) * noted
-        same = noted == now
-        words = zip(before, _bits(product), strict=True)
+        words = zip(before, _kept(product, before), strict=True)
         kept = tuple(lax.select(same, word, other) for word, other in words)
-        new.append((lax.select(same, since, t), kept, _bits(now)))
+        new.append((lax.select(same, since, t), kept, _kept(now, last)))
         powers.append(Power(t, since, sum_before, noted, now, product))
     return Products(t, *zip(*new, strict=True)), powers
 
@@ -106,17 +110,20 @@ def _words(dtype: Any) -> int:
     return 3 if dtype == np.float64 else 1
 
 
-def _bits(value: Any) -> tuple[Any, ...]:
-    """A number as integers: the bits of float32 numbers whose sum it is."""
-    words, n = [], _words(value.dtype)
-    for _ in range(n - 1):
-        part = lax.reduce_precision(value, 8, 23)
-        words.append(part)
-        value = value - part
+def _kept(value: Any, like: Any) -> tuple[Any, ...]:
+    """A number as it is kept: itself, or the bits of float32 numbers whose sum it is."""
+    if jnp.issubdtype(like[0].dtype, np.floating):
+        return (value,)
+    words = []
+    for _ in like[1:]:
+        words.append(lax.reduce_precision(value, 8, 23))
+        value = value - words[-1]
     words = [word.astype(np.float32) for word in (*words, value)]
     return tuple(lax.bitcast_convert_type(word, np.int32) for word in words)
 
 
 def _number(words: Any, dtype: Any) -> Any:
+    if jnp.issubdtype(words[0].dtype, np.floating):
+        return words[0]
     parts = [lax.bitcast_convert_type(word, np.float32).astype(dtype) for word in words]
     return sum(parts[1:], parts[0])
