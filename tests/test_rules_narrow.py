@@ -27,6 +27,12 @@ CHAINS = [
 SHAPES = {"w": (3, 4), "b": (4,), "k": (2, 3), "large": (70, 60)}
 
 
+@pytest.fixture(autouse=True)
+def _own_programs() -> None:
+    """All tests have one objective, which is warned of when it has many programs."""
+    fx.clear_cache()
+
+
 def problem(dtype: Any, size: float) -> tuple[Any, list[Any]]:
     """Parameters, small ones among them that share arrays, and gradients, all in a narrow dtype."""
     rng = np.random.default_rng(5)

@@ -24,7 +24,7 @@ from fluxax._module import run
 from fluxax._parameters import put
 from fluxax.kernels import options_for
 from fluxax.optimisers import _apply, _programs
-from fluxax.optimisers._gather import Gather, make_gather
+from fluxax.optimisers._gather import Gather, gradient_gather, make_gather
 from fluxax.optimisers._match import match_gradient, match_model
 from fluxax.optimisers._remember import remembered
 from fluxax.optimisers._rule import free_numbers, version
@@ -364,7 +364,7 @@ def _make_plan(
     return Plan(
         tree=make_gather(opt_state, tokens, lambda x, k: f"{x}.token is {k}"),
         model=make_gather(model, dict.fromkeys(tokens), lambda x, _: f"type({x}) is ArrayImpl"),
-        grad=_grad_gather(grad, present) if pending is None else None,
+        grad=gradient_gather(grad, present) if pending is None else None,
         flat=None if pending is None else _flat_positions(pending, present, grads),
         group=group,
         store=weakref.ref(store, _forget),
@@ -373,32 +373,6 @@ def _make_plan(
         firsts=[which.index(i) for i in range(len(leaves))],
         plain=which == list(range(len(leaves))),
     )
-
-
-def _grad_gather(grad: Any, present: list[_tree.Path]) -> Gather | None:
-    """Code that reads a gradient which has arrays at just these places; `None` if it is too odd."""
-    if not all(_plain(grad, path) for path in present):
-        return None  # nested alike, but by other keys: a dict for an object
-    others = {path for path, v in _tree.walk(grad) if v is None}
-    wanted = {**dict.fromkeys(present, True), **dict.fromkeys(others, False)}
-    gather = make_gather(grad, wanted, lambda x, there: f"({x} is not None) is {there}")
-    count = len(present)
-
-    def read(tree: Any) -> Any:
-        got = gather.read(tree)
-        return None if got is None else (got[0][:count], [])
-
-    return Gather(read, [], True)
-
-
-def _plain(grad: Any, path: _tree.Path) -> bool:
-    """Whether what stands at a path of a gradient is found there by the same keys."""
-    for key in path:
-        below = dict(_tree.parts(grad))
-        if key not in below:
-            return False
-        grad = below[key]
-    return True
 
 
 def _flat_positions(pending: FlatGradient, present: list[_tree.Path], grads: Any) -> Any:
