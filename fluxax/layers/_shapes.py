@@ -14,6 +14,7 @@ from fluxax import _activations
 from fluxax._errors import article, no_array, no_numbers, short
 from fluxax._half import plus
 from fluxax._random import generator
+from fluxax._tensors import owned
 from fluxax.layers._place import unfit
 
 Pads = tuple[tuple[int, int], ...]
@@ -146,6 +147,7 @@ def one_rng(rng: Any) -> np.random.Generator | None:
 
 def floating(array: Any) -> jax.Array:
     """Weights as a JAX array: the same object if it is one, float32 if they are integers."""
+    array = owned(array)
     exact = not jnp.issubdtype(array.dtype, jnp.inexact)
     if isinstance(array, jax.Array) and not exact:
         return array
