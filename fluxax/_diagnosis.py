@@ -17,8 +17,8 @@ from fluxax import _tree
 from fluxax._compile._objective import first_of
 from fluxax._errors import article, short
 from fluxax._implicit._params import Live, Params
+from fluxax._plans import frozen_nodes
 from fluxax._replay import Call, Replay, is_finite
-from fluxax._step import _frozen_nodes
 from fluxax.optimisers._match import match_model
 from fluxax.optimisers._rule import rules_in
 
@@ -89,7 +89,7 @@ def _found(held: Held, slots: list[Slot]) -> Finding:
 def _replayed(held: Held, slots: list[Slot]) -> Finding:
     if not held.compiled or held.args is None:
         return Finding()
-    frozen = frozenset(path for path, _ in _frozen_nodes(held.opt_state, held.model))
+    frozen = frozenset(path for path, _ in frozen_nodes(held.opt_state, held.model))
     try:
         replay = Replay(held.loss, held.model, held.args, frozen)
         return _backward(replay, slots) if held.finite else _forward(held, replay)

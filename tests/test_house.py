@@ -31,6 +31,7 @@ FLOORS = [
     ["_compile"],
     ["_gradient", "_compiled", "_derivatives"],
     ["optimisers"],
+    ["_plans"],
     ["_step"],
     ["_replay"],
     ["_diagnosis"],
