@@ -22,8 +22,8 @@ from fluxax._replay import Call, Replay, is_finite
 from fluxax.optimisers._match import match_model
 from fluxax.optimisers._rule import rules_in
 
-#: The random numbers of a step that was held back are gone, so a layer draws others in the replay;
-#: where those do no harm, more are tried.
+#: The stream of a layer is further on after a step that was held back, so it draws others in the
+#: replay; where those do no harm, more are tried.
 _RUNS = 4
 
 
@@ -44,6 +44,7 @@ class Held(NamedTuple):
         finite: whether the loss was, so that only a gradient went bad.
         compiled: whether the loss was compiled. One that was not has side effects, which nobody
             wants twice: it is not run again.
+        root: what it drew random numbers of ours from.
     """
 
     loss: Any
@@ -52,6 +53,7 @@ class Held(NamedTuple):
     args: tuple[Any, ...] | None
     finite: bool
     compiled: bool
+    root: Any
 
 
 class Slot(NamedTuple):
@@ -91,7 +93,7 @@ def _replayed(held: Held, slots: list[Slot]) -> Finding:
         return Finding()
     frozen = frozenset(path for path, _ in frozen_nodes(held.opt_state, held.model))
     try:
-        replay = Replay(held.loss, held.model, held.args, frozen)
+        replay = Replay(held.loss, held.model, held.args, frozen, held.root)
         return _backward(replay, slots) if held.finite else _forward(held, replay)
     except Exception:  # such a loss does not run uncompiled; what else is known may be enough
         return Finding()

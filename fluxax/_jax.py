@@ -12,6 +12,7 @@ import copyreg
 import importlib
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -217,6 +218,39 @@ def detached(value: Any, around: list[Any]) -> Any:
             break
         value = inner
     return value
+
+
+class Place:
+    """Where in JAX's traces something stands: in the running one, or outside of all.
+
+    Args:
+        outermost: outside of all.
+    """
+
+    def __init__(self, *, outermost: bool = False):
+        self.state = no_trace() if outermost else current_trace()
+        around = traces_around()
+        self.trace = weakref.ref(around[-1 if outermost else 0]) if around else None
+
+    def is_here(self) -> bool:
+        """Whether it is that of the running code, but for derivatives that are taken around it."""
+        if current_trace() == self.state:
+            return True
+        trace = trace_object()
+        while trace is not None and type(trace) in _derivatives():
+            trace = trace.parent_trace
+        return trace is not None and self.trace is not None and trace is self.trace()
+
+
+@cache
+def _derivatives() -> frozenset[type]:
+    """The classes of the traces in which JAX takes derivatives: code runs there each time."""
+    found: list[type] = []
+    see = lambda x: found.append(type(trace_object())) or x
+    with jax.ensure_compile_time_eval():
+        jax.vjp(see, 1.0)
+        jax.jvp(see, (1.0,), (1.0,))
+    return frozenset(found)
 
 
 def _trace_of(tracer: Any) -> Any:

@@ -19,6 +19,7 @@ from fluxax._compile._nest import inputs_at
 from fluxax._compile._objective import first_of
 from fluxax._compile._program import Found, find, find_slowly
 from fluxax._compile._traced import Program
+from fluxax._draws import NO_ROOT, Turn
 from fluxax._gradient import warn_untouched
 from fluxax._implicit._styles import check_held, check_loss
 from fluxax._jax import ArrayImpl, beside
@@ -154,6 +155,7 @@ class Step(NamedTuple):
 
     value: Any
     good: Any
+    tickets: Any = None  # of a compiled step that draws random numbers: its number
 
 
 def step(
@@ -223,6 +225,7 @@ def _ready(
     who: str, plan: Plan, store: Store, found: Found, model: Any, opt_state: Any, alive: Any
 ) -> Ready:
     program, (parameters, others, *_) = found.program, found.got
+    others = [*others, NO_ROOT] if program.draws else others
     fused = program.by_plan.get(plan.number) or _fused(who, plan, found, model, opt_state)
     if store.shared:
         store.owned()
@@ -254,21 +257,29 @@ def _commit(store: Store, fused: Fused, found: Found, model: Any, new: Any) -> t
 def _run(
     who: str, plan: Plan, store: Store, found: Found, model: Any, opt_state: Any, alive: Any
 ) -> Step:
-    fused, arguments, commit, record, _ = _ready(who, plan, store, found, model, opt_state, alive)
+    ready = _ready(who, plan, store, found, model, opt_state, alive)
+    if not found.program.draws:
+        outs, good = _at_once(ready, ready.arguments, ready.commit)
+        return Step(found.value(outs), good)
+    with Turn(found.program.draws) as turn:
+        parameters, others, *rest = ready.arguments
+        arguments = (parameters, [*others[:-1], turn.root], *rest)
+        outs, good = _at_once(ready, arguments, lambda new: turn.over(ready.commit(new)))
+    return Step(found.value(outs), good, turn.tickets)
+
+
+def _at_once(ready: Ready, arguments: tuple[Any, ...], commit: Any) -> tuple[Any, Any]:
+    """Run a step and put its results into place."""
+    fused = ready.fused
     if watching():
-        outs, good = _watched(fused, arguments, commit)
-    elif not fused.fresh:
-        outs, good = whole(fused.call, arguments, commit)
-    else:
-        start = time.perf_counter()
-        outs, good = whole(fused.call, arguments, commit)
-        fused.fresh = False
-        record.seconds += time.perf_counter() - start
-    return Step(found.value(outs), good)
-
-
-def _watched(fused: Fused, arguments: tuple[Any, ...], commit: Any) -> tuple[Any, Any]:
-    return whole(fused.step.watched, arguments, lambda new: commit(new[0]))
+        return whole(fused.step.watched, arguments, lambda new: commit(new[0]))
+    if not fused.fresh:
+        return whole(fused.call, arguments, commit)
+    start = time.perf_counter()
+    result = whole(fused.call, arguments, commit)
+    fused.fresh = False
+    ready.record.seconds += time.perf_counter() - start
+    return result
 
 
 def _uncompiled(

@@ -21,7 +21,7 @@ FLOORS = [
     ["_errors"],
     ["_random", "_jax", "_tensors", "_instances"],
     ["_jax_parts"],
-    ["_primitives"],
+    ["_primitives", "_draws"],
     ["_tree", "_compilation_cache", "_stopping", "_softmax"],
     ["_module"],
     ["_parameters", "_remake"],

@@ -29,6 +29,7 @@ from fluxax._compile._spec import Arr, Box, Num, Sidestep, Spec, Tied, raised
 from fluxax._compile._traced import Program, Write, floating
 from fluxax._compile._tripwire import NEEDS_VALUE, Tripwire
 from fluxax._compile._walk import FIXED, INPUT
+from fluxax._draws import ROOT, drawing_from
 from fluxax._errors import InputError, warn
 from fluxax._implicit._params import Live
 from fluxax._jax import forget_traces
@@ -53,6 +54,7 @@ class Trace:
         self.make: Any = None  # what the function returned, from the outputs
         self.returned: list[Box] = []  # what of it was the caller's
         self.n_outputs = 0
+        self.draws = 0  # how many random numbers of ours it draws
         self.stand_ins: list[Any] = []  # what stands for NumPy arrays
         self.tripwire, self.before = Tripwire(), []
         self.arrays_of_arguments = _count_arrays(arguments)
@@ -187,7 +189,7 @@ class Trace:
             forget_traces()
         try:
             with no_leaks(), garbage_waits():
-                closed = jax.make_jaxpr(self._flat)(*arrays, *numbers)
+                closed = jax.make_jaxpr(self._flat)(*arrays, *numbers, ROOT)
         finally:
             touched = restore(before)
             randomness = restore_random(state)
@@ -200,7 +202,7 @@ class Trace:
     def _flat(self, *inputs: Any) -> list[Any]:
         """The function of its inputs alone, run on copies; what it wrote comes out as well."""
         n = len(self.capture.arrays)
-        arrays, numbers = inputs[:n], inputs[n:]
+        arrays, numbers = inputs[:n], inputs[n:-1]
         raised.reason, raised.learn = None, ()
         still = 0 if self.outside else self.arrays_of_arguments
         captured = _Captured(arrays, still)
@@ -218,8 +220,9 @@ class Trace:
         tripwire.spaces = dict.fromkeys(rebuild.spaces())
         here = sys._getframe()
         mode = objective(self.purpose.training, rebuild.copies_of(self.frozen()))
-        with mode, tripwire.armed(here):
+        with drawing_from(inputs[-1]) as draws, mode, tripwire.armed(here):
             out = f(*args)
+        self.draws = draws.count
         tripwire.check()
         if raised.reason is not None:  # somebody swallowed it
             raise Sidestep(raised.reason, raised.learn)
@@ -254,7 +257,7 @@ class Trace:
         writes = [
             Write(_input_of(box, name), name, f"{box.label}.{name}") for box, name, _ in self.writes
         ]
-        program = Program(closed, self.make, writes, self.n_outputs)
+        program = Program(closed, self.make, writes, self.n_outputs, self.draws)
         capture = self.capture
         program.n_arrays = len(capture.arrays)
         if self.purpose.name == "value":
@@ -262,7 +265,7 @@ class Trace:
             return program
         check_loss(closed.out_avals[0], self.site.record.where)
         leaves = [t and floating(a) for t, a in zip(capture.trainable, capture.arrays, strict=True)]
-        leaves += [i in capture.real for i in range(len(capture.values))]
+        leaves += [i in capture.real for i in range(len(capture.values))] + [False]  # the root
         wanted = [i == 0 for i in range(len(closed.out_avals))]
         depends = dependence(closed.jaxpr, wanted)
         program.used = [

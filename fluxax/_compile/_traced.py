@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluxax._compile._dispatch import ShapeMiss, jitted
+from fluxax._draws import NO_ROOT
 from fluxax._jax import eval_jaxpr, trace_settings
 from fluxax.kernels import options_for
 
@@ -26,10 +27,15 @@ _BUILT = 64
 
 
 class Program:
-    """A traced function: its jaxpr, what comes in and out, and what was found about it."""
+    """A traced function: its jaxpr, what comes in and out, and what was found about it.
 
-    def __init__(self, closed: Any, make: Any, writes: list[Write], n_outputs: int):
+    The last input of its jaxpr is what random numbers are drawn from: an input of the program only
+    if it makes `draws`.
+    """
+
+    def __init__(self, closed: Any, make: Any, writes: list[Write], n_outputs: int, draws: int):
         self.closed, self.make, self.writes, self.n_outputs = closed, make, writes, n_outputs
+        self.draws = draws
         self.settings = trace_settings()  # JAX's, which the trace depended on
         self.used: list[int] = []  # inputs with a gradient
         self.nests: list[Any] = []  # how the gradient of each argument is nested
@@ -79,6 +85,7 @@ class Program:
             ShapeMiss: if the inputs are of other shapes or types than those of the trace, which a
                 guard does not look at, or JAX's settings are others.
         """
+        inputs = inputs if self.draws else [*inputs, NO_ROOT]
         given = list(map(_form, map(jax.typeof, inputs)))
         if given != list(map(_form, self.closed.in_avals)) or self.settings != trace_settings():
             raise ShapeMiss

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.random import bits, key_data, split, wrap_key_data
 
+from fluxax._draws import words
 from fluxax._errors import short
 from fluxax._module import Module, is_training
-from fluxax._random import generator
 from fluxax.layers._place import unfit
 from fluxax.layers._shapes import as_input
 
@@ -60,7 +60,7 @@ class Dropout(Module):
         self.p = probability("Dropout", p)
         self.dims = _axes(dims)
         self.active = mode("Dropout", active)
-        self.stream = new_stream(rng)
+        self.stream = words(rng)
 
     def __call__(self, x: Any) -> jax.Array:
         x = as_input(self, x)
@@ -91,11 +91,6 @@ def mode(who: str, active: Any) -> bool | None:
     if active is None or isinstance(active, bool):
         return active
     raise ValueError(f"{who} expects active to be True, False or None, got {short(active)}.")
-
-
-def new_stream(rng: Any) -> jax.Array:
-    """The state of a random stream as plain numbers, drawn with NumPy: compiles nothing."""
-    return jax.device_put(generator(rng).integers(0, 2**32, 2, np.uint32))
 
 
 def keep(layer: Any, shape: tuple[int, ...]) -> jax.Array:
@@ -159,7 +154,7 @@ class AlphaDropout(Module):
     def __init__(self, p: float, *, rng: Any = None, active: bool | None = None):
         self.p = probability("AlphaDropout", p)
         self.active = mode("AlphaDropout", active)
-        self.stream = new_stream(rng)
+        self.stream = words(rng)
 
     def __call__(self, x: Any) -> jax.Array:
         x = as_input(self, x)
