@@ -45,9 +45,23 @@ class Draws:
         self._place = Place(outermost=root is None)
         self._call: Any = None  # the key of this call
 
+    @contextmanager
+    def following(self, there: bool) -> Iterator[None]:
+        """A context in which what runs here may draw, if it could be drawn `there` already."""
+        before = self._place
+        self._place = Place() if there else before
+        try:
+            yield
+        finally:
+            self._place = before
+
+    def may_draw(self) -> bool:
+        """Whether a draw here would be made anew at each call."""
+        return self._place.is_here()
+
     def begun(self) -> Any:
         """The root, which is there from the first draw on."""
-        if not self._place.is_here():
+        if not self.may_draw():
             raise InputError(
                 "fluxax expects its random numbers to be drawn outside of jax.jit, lax.scan, vmap, "
                 f"checkpoint and the like, got a draw inside of one at {users_line()}, where it "

@@ -22,7 +22,7 @@ def warn(message: str) -> None:
 
 
 def _depth() -> int:
-    """How many frames the user's line is away from the function that asks."""
+    """Where the user's line is on the stack, as `stacklevel` counts, for the function that asks."""
     level, frame = 0, sys._getframe(0)
     while frame is not None and frame.f_code.co_filename.startswith(_HERE):
         level, frame = level + 1, frame.f_back
@@ -31,7 +31,7 @@ def _depth() -> int:
 
 def users_line() -> str:
     """The line of the user's code that led here, as `file.py:12`."""
-    frame = sys._getframe(_depth())
+    frame = sys._getframe(_depth() - 1)
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
