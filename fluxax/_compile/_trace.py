@@ -97,7 +97,7 @@ class Trace:
 
     def _describe(self, record: _explain.Record) -> None:
         numbers = [t[0] for t in self.capture.tokens if t[1] == "input"]
-        record.inputs = (*self.capture.labels, *numbers)
+        record.inputs = (*self.capture.labels, *numbers, *["random numbers"] * bool(self.draws))
         record.constants = {label: v for (label, _), v in self.capture.constants.items()}
         copied = [a for a in self.capture.arrays if type(a) is np.ndarray]
         record.bytes_copied = sum(a.nbytes for a in copied)

@@ -10,6 +10,7 @@ import numpy as np
 
 from fluxax import _tree
 from fluxax._errors import short
+from fluxax._jax import is_tracer
 from fluxax._module import Module
 
 
@@ -55,8 +56,9 @@ class WeightNorm(Module):
         self.layer = layer
         self.which = which
         self.dims = _axes(dims, np.ndim(v))
-        # With NumPy, since building a model compiles nothing.
-        norm = np.sqrt(np.square(np.asarray(v, np.float64)).sum(self.dims, keepdims=True))
+        # With NumPy, since building a model compiles nothing; inside an objective it is traced.
+        exact = v if is_tracer(v) else np.asarray(v, np.float64)
+        norm = (exact * exact).sum(self.dims, keepdims=True) ** 0.5
         self.g = jax.device_put(norm.astype(v.dtype))
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
