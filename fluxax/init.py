@@ -90,7 +90,7 @@ def _initialiser(draw: Callable[P, np.ndarray]) -> Callable[P, Any]:
             if name not in options:
                 raise TypeError(f"{draw.__name__} expects `{name}`, got none. Write {name}=0.5.")
         sizes: Any = _sizes(draw.__name__, shape)
-        drawn = draw(*sizes, **options)
+        drawn: Any = draw(*sizes, **options)
         if isinstance(drawn, jax.Array):  # inside an objective
             return drawn.astype(np.float32)
         # NumPy casts, and `device_put` moves: `jnp.asarray` may compile a program for either.
@@ -260,7 +260,7 @@ def _truncated(rng: Any, shape: Any, mean: float, std: float, lo: float, hi: flo
     mirror = -1.0 if lo > mean else 1.0
     low, high = sorted((mirror * (lo - mean) / std, mirror * (hi - mean) / std))
     chance = source(rng).uniform(ndtr(low), ndtr(high), shape)
-    quantile = jax.scipy.special.ndtri if isinstance(chance, jax.Array) else ndtri
+    quantile: Any = jax.scipy.special.ndtri if isinstance(chance, jax.Array) else ndtri
     return (mean + std * mirror * quantile(chance)).clip(lo, hi)
 
 
