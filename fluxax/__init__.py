@@ -21,6 +21,7 @@ from fluxax._checkpoint._rotation import Checkpoints as Checkpoints
 from fluxax._checkpoint._save import load as load
 from fluxax._checkpoint._save import save as save
 from fluxax._compilation_cache import compilation_cache as compilation_cache
+from fluxax._compile._check import StaleProgram as StaleProgram
 from fluxax._compile._explain import eager as eager
 from fluxax._compile._explain import explain as explain
 from fluxax._compile._explain import strict as strict

@@ -16,9 +16,9 @@ import numpy as np
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
-def warn(message: str) -> None:
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """A warning at the line of the user's code that led here."""
-    warnings.warn(message, stacklevel=_depth())
+    warnings.warn(message, category, stacklevel=_depth())
 
 
 def _depth() -> int:

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from fluxax import _tree
+from fluxax._compile import _beside as _beside  # for checks
 from fluxax._compile import _eager
 from fluxax._compile._dispatch import ShapeMiss, jitted, looked_at, watching
 from fluxax._compile._nest import nested
-from fluxax._compile._program import Found, find, find_slowly
-from fluxax._compile._site import Purpose
+from fluxax._compile._program import find, find_slowly
+from fluxax._compile._site import Found, Purpose
 from fluxax._compile._traced import Program
 from fluxax._draws import Turn
 from fluxax._errors import warn

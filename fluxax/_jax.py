@@ -270,6 +270,16 @@ def inner_function(f: Any) -> Any:
     return getattr(f, "_func", None) or getattr(f, "__wrapped__", None)
 
 
+def jitted_like(function: Any, f: Any) -> Any:
+    """A `jax.jit` of a function with the static arguments of another one.
+
+    Others of its options say where and how it runs, which is the outer program's choice.
+    """
+    state = f.__getstate__()  # what pickle would ask for
+    numbers, names = tuple(state["static_argnums"]), tuple(state["static_argnames"])
+    return jax.jit(function, static_argnums=numbers, static_argnames=names)
+
+
 def cut(jaxpr: Any, invars: list[Any], eqns: list[Any], outvars: list[Any]) -> Any:
     """A part of a jaxpr, for `eval_jaxpr`: some of its equations, between other variables."""
     info = jaxpr.debug_info.with_unknown_names()

@@ -57,6 +57,12 @@ def _traces() -> bool:
     return seen == [False, True, True] * 2 and _jax.running_trace() == _jax.no_trace()
 
 
+def _statics() -> bool:
+    f = jax.jit(lambda x, n, k: x * n * k, static_argnums=1, static_argnames="k")
+    state = f.__getstate__()  # pyright: ignore[reportAttributeAccessIssue]
+    return (list(state["static_argnums"]), list(state["static_argnames"])) == ([1], ["k"])
+
+
 def _settings() -> bool:
     before = _jax._trace_context()
     with jax.enable_x64(not jax.config.jax_enable_x64):  # pyright: ignore[reportAttributeAccessIssue]
@@ -256,6 +262,14 @@ PARTS = [
         "they run uncompiled",
         LESS,
         _ufuncs,
+    ),
+    Part(
+        "statics",
+        "__getstate__ of a jit function, which tells its static arguments",
+        "functions that use the user's own jit functions",
+        "they run uncompiled",
+        LESS,
+        _statics,
     ),
     Part("calls", "operands of a jit", "None in gradients, numbers", "fewer of both", LESS, _calls),
     Part("cond", "operands of a cond", "None in gradients, numbers", "fewer of both", LESS, _conds),

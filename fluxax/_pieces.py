@@ -18,6 +18,7 @@ import numpy as np
 from jax import lax
 
 from fluxax import _random, _tree
+from fluxax._compile._check import setting
 from fluxax._compile._dispatch import ShapeMiss, jitted, watching, weakly
 from fluxax._compile._nest import inputs_at
 from fluxax._compile._traced import Program
@@ -167,8 +168,8 @@ class Pieces:
         """Train in pieces as far as that goes: (number of steps, what they gave) for each."""
         start, alive = 0, None
         first = None if has_aux else 1
-        if self.whole < 2 or watching() or _random.now.draws is not None:
-            return  # JAX is to look at the results of every step; or it is inside an objective
+        if self.whole < 2 or watching() or setting.every or _random.now.draws is not None:
+            return  # the results of every step are to be looked at; or it is inside an objective
         example = self._example()
         while start < self.whole:
             try:
@@ -177,6 +178,8 @@ class Pieces:
                 if made is None or loop is None:
                     return
                 n = min(loop.most, self.whole - start)
+                if not made.holds_for(n):
+                    return
                 piece = self._one(made, loop, start, n)
             except ShapeMiss:  # an array inside the model is another: single steps know what to do
                 return

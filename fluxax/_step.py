@@ -17,7 +17,8 @@ from fluxax._compile import _eager
 from fluxax._compile._dispatch import Donating, ShapeMiss, no_leaks, watching
 from fluxax._compile._nest import inputs_at
 from fluxax._compile._objective import first_of
-from fluxax._compile._program import Found, find, find_slowly
+from fluxax._compile._program import find, find_slowly, holds_for
+from fluxax._compile._site import Found
 from fluxax._compile._traced import Program
 from fluxax._draws import NO_ROOT, Turn
 from fluxax._gradient import warn_untouched
@@ -79,7 +80,7 @@ class Fused:
     ) -> Any:
         """The step, and its gradients, where bad numbers can be that the guard keeps back."""
         program = self.program
-        inputs = merged(program, parameters, others)
+        inputs = program.merged(parameters, others)
         outs, grads = program.value_and_grads(inputs, self.moving)
         good = alive & _finite([outs[0], *grads])
         xs = [inputs[i] for i in self.moving]
@@ -93,13 +94,6 @@ class Fused:
         arguments = (*arguments[:4], self.numbers.placeholder(), arguments[4])
         with no_leaks():
             jax.eval_shape(self.run, *arguments)
-
-
-def merged(program: Program, parameters: Any, others: Any) -> list[Any]:
-    """All inputs of an objective in their order."""
-    chosen = dict(zip(program.parameters or (), parameters, strict=True))
-    rest = iter(others)
-    return [chosen[i] if i in chosen else next(rest) for i in range(len(chosen) + len(others))]
 
 
 def _finite(values: list[Any]) -> Any:
@@ -206,6 +200,7 @@ class Ready(NamedTuple):
     commit: Callable[[Any], tuple[Any, Any]]
     record: Any
     own: Any  # what the loss returns of the caller's objects
+    holds_for: Callable[[int], bool]  # whether the program is good for so many steps, checked
 
 
 def attempt(
@@ -214,11 +209,14 @@ def attempt(
     """The step for a call, not run yet; `None` if it cannot be compiled."""
     plan, store = find_plan(who, opt_state, model)
     purpose = plan.purposes.get(len(args)) or new_purpose(plan, len(args))
-    found = find(loss, args, purpose, partial(frozen_modules, opt_state, model))
+    frozen = partial(frozen_modules, opt_state, model)
+    found = find(loss, args, purpose, frozen)
     if found is None:
         return None
     alive = _always(store) if alive is None else alive
-    return _ready(who, plan, store, found, model, opt_state, alive)
+    ready = _ready(who, plan, store, found, model, opt_state, alive)
+    check = lambda n: holds_for(n, found, loss, args, purpose, frozen)
+    return ready._replace(holds_for=check)
 
 
 def _ready(
@@ -234,7 +232,7 @@ def _ready(
     vector = plan.group.vector(fused.numbers, fused.chosen)
     arguments = (parameters, others, store.arrays, store.counts, vector, alive)
     commit = partial(_commit, store, fused, found, model)
-    return Ready(fused, arguments, commit, found.site.record, found.got[-1])
+    return Ready(fused, arguments, commit, found.site.record, found.got[-1], lambda n: n == 1)
 
 
 def _commit(store: Store, fused: Fused, found: Found, model: Any, new: Any) -> tuple[Any, Any]:

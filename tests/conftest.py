@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import types
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
+import jax
 import pytest
 from hypothesis import settings
 
@@ -24,6 +26,14 @@ settings.load_profile("fluxax")
 def pytest_report_header() -> str:
     """What the tests ran on; pytest itself names the Python."""
     return ", ".join(f"{name} {version(name)}" for name in ("JAX", "NumPy", "Optax", "Equinox"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small() -> Iterator[None]:
+    """JAX keeps every trace, and where holders of an object are looked for, all are looked at."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)

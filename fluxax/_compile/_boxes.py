@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import sys
 import types
 import weakref
 from typing import Any
@@ -14,6 +15,7 @@ from fluxax import _instances, _tree
 from fluxax._compile._forms import form_of
 from fluxax._compile._poison import Poison
 from fluxax._compile._spec import How, Part, Sidestep
+from fluxax._jax import is_tracer, jitted_like
 
 _BARE = frozenset((list, dict, tuple, set, frozenset, collections.deque, _tree.NamedList))
 
@@ -179,6 +181,47 @@ def _build_partial(old: functools.partial[Any], parts: dict[Any, Any]) -> Any:
     return new
 
 
+def _cached_like(function: Any, old: Any) -> Any:
+    """What a `lru_cache` is in a trace: itself, once a copy of its function has shown no effects.
+
+    Python gives what its function gave when it was called first, whatever it would give now; and
+    that call is remembered outside the trace.
+    """
+
+    def cached(*args: Any, **kwargs: Any) -> Any:
+        hash((args, *kwargs.values()))  # as Python does
+        function(*args, **kwargs)
+        _check_lasting(old, *args, *kwargs.values())
+        watch = sys.getprofile()
+        sys.setprofile(None)
+        try:
+            with jax.ensure_compile_time_eval():
+                value = old(*args, **kwargs)
+        finally:
+            sys.setprofile(watch)
+        _check_lasting(old, value)
+        return value
+
+    return cached
+
+
+def _check_lasting(cached: Any, *parts: Any) -> None:
+    for part in parts:
+        if not _is_lasting(part):
+            kind = type(part).__name__
+            raise Sidestep(f"it calls `{cached.__name__}`, which remembers a {kind}")
+
+
+def _is_lasting(value: Any) -> bool:
+    """Whether nobody can change a value, and it is no copy: it is the same inside a trace."""
+    if type(value) is tuple:
+        return all(map(_is_lasting, value))
+    return type(value) in _LASTING or (isinstance(value, jax.Array) and not is_tracer(value))
+
+
+_LASTING = frozenset((bool, int, float, complex, str, bytes, type(None), type))
+
+
 def _build_pytree(old: Any, parts: dict[Any, Any]) -> Any:
     structure = jax.tree.structure(old, is_leaf=lambda v: v is not old)
     return structure.unflatten([parts[i] for i in range(len(parts))])
@@ -219,7 +262,8 @@ PROXY = How(
     "mapping proxy", build=lambda old, parts: types.MappingProxyType({k: parts[k] for k in old})
 )
 WEAKREF = How("weak reference", build=lambda old, parts: weakref.ref(parts["target"]))
-WRAPPER = How("wrapper", build=lambda old, p: p["wrapped"])
+JITTED = How("jit function", build=lambda old, p: jitted_like(p["wrapped"], old))
+CACHED = How("cached function", build=lambda old, p: _cached_like(p["wrapped"], old))
 CLASS = How("class", build=lambda old, _: old, now=lambda cls: dict(vars(cls)))
 ENUM = How("enum member", build=lambda old, _: old, now=lambda v: dict(vars(v)))
 ARRAY = How("NumPy constant", build=lambda old, _: old, now=lambda a: {a.tobytes(): a})

@@ -33,7 +33,7 @@ from fluxax._compile._capture_functions import Functions
 from fluxax._compile._capture_objects import Objects
 from fluxax._compile._forms import form_of
 from fluxax._compile._reads import is_user_function
-from fluxax._compile._spec import Again, Box, Spec, key_of
+from fluxax._compile._spec import Again, Box, Sidestep, Spec, key_of
 from fluxax._compile._walk import FIXED_PHASE
 from fluxax._implicit._params import Live, Params
 from fluxax._implicit._styles import check_alone
@@ -237,6 +237,47 @@ class Capture(Functions, Objects):
 
     def take_opaque(self, value: Any, label: str) -> Spec:
         return self._opaque(value, label)
+
+
+class Known:
+    """What earlier calls have taught about a function.
+
+    Attributes:
+        numbers: whether they may be inputs, by place: a label, and how often it came before.
+        names: the attributes that code mentions, or that a trace was seen to read.
+        ints: by argument: whether an int to differentiate by counts as a real number.
+    """
+
+    def __init__(self) -> None:
+        self.numbers: dict[Any, str] = {}
+        self.names: set[str] = set()
+        self.ints: dict[int, bool] = {}
+
+    def copy(self) -> Known:
+        """The same, as of now."""
+        new = Known()
+        new.numbers, new.names, new.ints = dict(self.numbers), set(self.names), dict(self.ints)
+        return new
+
+
+def walk(
+    known: Known, f: Any, args: tuple[Any, ...], differentiated: tuple[bool, ...]
+) -> tuple[Capture, list[Spec], Spec]:
+    """One walk over a function and its arguments, begun again until no new name turns up.
+
+    Raises:
+        Sidestep: if something cannot be compared, or is nested too deeply.
+    """
+    pinned: set[int] = set()
+    while True:
+        capture = Capture(known.numbers, known.names, pinned)
+        try:
+            arguments = capture.arguments(args, differentiated, known.ints)
+            return capture, arguments, capture.function(f)
+        except Restart:
+            continue
+        except RecursionError:
+            raise Sidestep("what it reads is nested too deeply") from None
 
 
 def root_label(arg: Any) -> str:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from fluxax._compile import _boxes as boxes
 from fluxax._compile._poison import FORBIDDEN, may_be_unsteady
 from fluxax._compile._reads import Reads, is_core, is_user_function, reads_of
-from fluxax._compile._spec import Again, Box, Part, Sidestep, Spec
+from fluxax._compile._spec import Again, Arr, Box, How, Opaque, Part, Sidestep, Spec, Tied
 from fluxax._compile._walk import Walk
 from fluxax._jax import JitFunction, holds, inner_function
 
@@ -165,9 +165,25 @@ class Functions(Walk):
             inner, (types.MethodType, functools.partial)
         ):
             return self._const(w, label, identical=True)
-        box = self.box(w, label, boxes.WRAPPER)
-        box.parts.append(("{v}.__wrapped__", "wrapped", self.take(inner, label)))
+        if isinstance(w, JitFunction):
+            if not holds("statics"):
+                return self._opaque(w, label)
+            return self._wrapper(w, label, boxes.JITTED)
+        return self._cached(w, label)
+
+    def _wrapper(self, w: Any, label: str, how: How) -> Box:
+        box = self.box(w, label, how)
+        box.parts.append(("{v}.__wrapped__", "wrapped", self.take(w.__wrapped__, label)))
         return box
+
+    def _cached(self, w: Any, label: str) -> Spec:
+        """A `lru_cache` of the user's: a trace asks itself, so it must read nothing of a trace."""
+        mark = self.mark()
+        box = self._wrapper(w, label, boxes.CACHED)
+        if self.names.isdisjoint(_ABOUT_CACHES) and not _reads_arrays(box):
+            return box
+        self.back(mark)
+        return self._opaque(w, label)
 
     def take_rule(self, f: Any, label: str) -> Spec:
         """A `custom_jvp` or `custom_vjp`: JAX runs a user's rule after the trace, on no copies."""
@@ -182,6 +198,18 @@ class Functions(Walk):
         if is_user_function(inner_function(f)) or of_objects or hidden:
             return self._opaque(f, label)
         return self._const(f, label, identical=True)
+
+
+def _reads_arrays(box: Box) -> bool:
+    """Whether a function, or one that it calls, reads arrays or what cannot be compared."""
+    parts = [part for _, _, part in box.parts]
+    return any(
+        _reads_arrays(part) if isinstance(part, Box) else isinstance(part, (Arr, Tied, Opaque))
+        for part in parts
+    )
+
+
+_ABOUT_CACHES = frozenset("cache_clear cache_info cache_parameters".split())
 
 
 def _default_names(code: types.CodeType, count: int) -> list[str]:

@@ -18,6 +18,7 @@ class Record:
     Attributes:
         where: file and line of the function.
         traces: how often it was traced.
+        checks: how often it was traced once more, and was what its program is.
         reasons: why, each time.
         seconds: spent tracing and compiling.
         compiled: false if it runs uncompiled.
@@ -29,6 +30,7 @@ class Record:
     def __init__(self, where: str):
         self.where = where
         self.traces = 0
+        self.checks = 0
         self.reasons: list[str] = []
         self.seconds = 0.0
         self.compiled = True
@@ -107,15 +109,14 @@ class Records(list[Record]):
     """Records that print as a table."""
 
     def __str__(self) -> str:
-        rows = [("where", "traces", "seconds", "compiled", "last reason")]
+        rows = [("where", "traces", "checks", "seconds", "compiled", "last reason")]
         for r in self:
             last = r.reasons[-1] if r.reasons else ""
-            rows.append(
-                (r.where, str(r.traces), f"{r.seconds:.2f}", "yes" if r.compiled else "no", last)
-            )
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+            numbers = str(r.traces), str(r.checks), f"{r.seconds:.2f}"
+            rows.append((r.where, *numbers, "yes" if r.compiled else "no", last))
+        widths = [max(len(row[i]) for row in rows) for i in range(5)]
         return "\n".join(
-            "  ".join([*(c.ljust(w) for c, w in zip(row[:4], widths, strict=True)), row[4]])
+            "  ".join([*(c.ljust(w) for c, w in zip(row[:5], widths, strict=True)), row[5]])
             for row in rows
         )
 
@@ -141,8 +142,8 @@ def explain() -> Records:
 
     Returns:
         A list that prints as a table. Each record has `.where` (file:line), `.traces`,
-        `.reasons` (one text per trace), `.seconds`, `.compiled`, `.inputs`, `.constants`
-        and `.bytes_copied`.
+        `.checks`, `.reasons` (one text per trace), `.seconds`, `.compiled`, `.inputs`,
+        `.constants` and `.bytes_copied`.
 
     Example:
         >>> import fluxax as fx, jax.numpy as jnp

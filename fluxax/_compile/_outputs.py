@@ -25,7 +25,7 @@ from fluxax._compile._boxes import attributes, blank_of, items_of
 from fluxax._compile._forms import Form, Slot, form_of
 from fluxax._compile._poison import Poison
 from fluxax._compile._reads import is_user_class, is_user_file
-from fluxax._compile._spec import Box, Part, Sidestep
+from fluxax._compile._spec import Box, Is, Part, Sidestep, key_of
 from fluxax._jax import WRAPPERS
 
 #: Makes a part of a result: from the arrays of a call, and what it got of the caller's objects.
@@ -43,6 +43,7 @@ class Recipe:
     def __init__(self, leaf: Callable[[Any], int], original: Callable[[Any], Box | None]):
         self.leaf, self.original = leaf, original
         self.returned: list[Box] = []  # objects of the caller's
+        self.tokens: list[Any] = []  # what it says, in words that can be compared
         self._above: list[Any] = []
 
     def of(self, value: Any) -> Maker:
@@ -53,19 +54,23 @@ class Recipe:
         """
         if _tree.is_array(value) or isinstance(value, jax.Array):
             index = self.leaf(value)
+            self.tokens.append(("output", index))
             return lambda outs, own: outs[index]
         box = self.original(value)
         if box is not None:
             self.returned.append(box)
             place = len(self.returned) - 1
+            self.tokens.append(("the caller's", box.number))
             return lambda outs, own: own[place]
         if _is_constant(value):
+            self.tokens.append(("constant", key_of(value)))
             return lambda outs, own: value
         if isinstance(value, Poison):
             raise Sidestep("it returns something that cannot be compared between calls")
         if any(value is v for v in self._above):
             raise Sidestep("it returns something that contains itself")
         self._above.append(value)
+        self.tokens.append((Is(type(value)), tuple(_names_in(value))))
         maker = self._container(value)
         self._above.pop()
         return maker
@@ -140,6 +145,18 @@ class Recipe:
                 raise _not_made(type(value))
             return lambda outs, own: members
         return None
+
+
+def _names_in(value: Any) -> list[Any]:
+    """What tells two containers of one class apart beside their parts: keys, names, members."""
+    found = [k.name if type(k) is Part else str(k) for k in attributes(value)]
+    if isinstance(value, dict):
+        found += map(key_of, items_of(value))
+    elif isinstance(value, (list, tuple, collections.deque)):
+        found.append(len(value))
+    elif isinstance(value, set):
+        found += sorted(repr(key_of(v)) for v in set.__iter__(value))
+    return found
 
 
 def _fill_ordered(new: Any, items: Any) -> None:

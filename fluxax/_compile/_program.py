@@ -12,15 +12,14 @@ import types
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from fluxax import _tree
-from fluxax._compile import _explain, _reads
-from fluxax._compile._capture import Capture, Restart
-from fluxax._compile._site import Purpose, Site
-from fluxax._compile._spec import Sidestep, Spec
-from fluxax._compile._trace import Trace, guard_for
-from fluxax._compile._traced import Program
+from fluxax._compile import _check, _explain, _reads
+from fluxax._compile._capture import Capture, walk
+from fluxax._compile._site import Found, Purpose, Site
+from fluxax._compile._spec import Sidestep
+from fluxax._compile._trace import Frozen, Trace, guard_for
 from fluxax._compile._walk import INPUT
 from fluxax._errors import warn
 from fluxax._jax import WRAPPERS, trace_settings, tracing, undisturbed
@@ -52,24 +51,9 @@ def clear_cache() -> None:
             forget()
 
 
-Frozen = Callable[[], frozenset[int]]  # ids of the Modules below frozen nodes, for a trace
-
-
 def no_modules() -> frozenset[int]:
     """Nothing is frozen."""
     return frozenset()
-
-
-class Found(NamedTuple):
-    """A program and what its guard gathered: see `Emitter.compile`."""
-
-    program: Program
-    got: Any
-    site: Site
-
-    def value(self, outs: Any) -> Any:
-        """What the function returned, from the program's outputs."""
-        return self.program.value(outs, self.got[-1])
 
 
 def find(
@@ -88,7 +72,12 @@ def find(
         if got is not None:
             if entry is not site.recent[0]:
                 site.remember(entry)
-            return Found(entry.program, got, site)
+            program = entry.program
+            program.calls += 1
+            found = Found(program, got, site)
+            if program.calls >= program.due and not _holds(found, f, args, purpose, frozen):
+                return None
+            return found
     return find_slowly(site, f, args, purpose, frozen)
 
 
@@ -148,7 +137,8 @@ def find_slowly(
 ) -> Found | None:
     """Walk, look up, and if need be trace."""
     refused = no_compiling()
-    _explain.switches.pending, _explain.switches.ints = None, site.ints
+    _check.setting.read()
+    _explain.switches.pending, _explain.switches.ints = None, site.known.ints
     if tracing():
         return None  # inside another JAX transformation: part of that program
     with _lock, undisturbed():
@@ -171,6 +161,31 @@ def find_slowly(
         else:
             _refuse_if_strict(site, site.given_up)
         return None
+
+
+def holds_for(
+    n: int, found: Found, f: Any, args: tuple[Any, ...], purpose: Purpose, frozen: Frozen
+) -> bool:
+    """Whether a program that was found for one call is good for `n` of them at once."""
+    program = found.program
+    program.calls += n - 1
+    return program.calls < program.due or _holds(found, f, args, purpose, frozen)
+
+
+def _holds(found: Found, f: Any, args: tuple[Any, ...], purpose: Purpose, frozen: Frozen) -> bool:
+    """Check a program whose time has come; one that is stale ends its function's being compiled."""
+    _explain.switches.pending, _explain.switches.ints = None, found.site.known.ints
+    with _lock, undisturbed():
+        what = _check.stale(found, f, args, purpose, frozen)
+        if what is None:
+            return True
+        for site in {id(s): s for s in _sites.values() if s.code is found.site.code}.values():
+            site.given_up = f"its program was no longer what the function is: {what}"
+            site.record.uncompiled(site.given_up)
+            site.release()
+    _check.tell(found, what)
+    _refuse_if_strict(found.site, what)
+    return False
 
 
 def _refuse_if_strict(site: Site, reason: str) -> None:
@@ -197,7 +212,7 @@ def _attempt(
     site: Site, f: Any, args: tuple[Any, ...], purpose: Purpose, frozen: Frozen
 ) -> Found | None:
     """One walk and one look-up or trace; `None` asks for another after something was learnt."""
-    capture, arguments, function = _walk(site, f, args, purpose)
+    capture, arguments, function = walk(site.known, f, args, purpose.differentiated)
     key = (capture.key, trace_settings())
     entry = site.table.get(key)
     if entry is None:
@@ -216,22 +231,13 @@ def _attempt(
         got = entry.guard(f, args)
     if got is None:  # an object that compares differently each time
         raise Sidestep("what it reads changes while it is looked at")
-    return Found(entry.program, got, site)
-
-
-def _walk(
-    site: Site, f: Any, args: tuple[Any, ...], purpose: Purpose
-) -> tuple[Capture, list[Spec], Spec]:
-    pinned: set[int] = set()
-    while True:
-        capture = Capture(site.numbers, site.names, pinned)
-        try:
-            arguments = capture.arguments(args, purpose.differentiated, site.ints)
-            return capture, arguments, capture.function(f)
-        except Restart:
-            continue
-        except RecursionError:
-            raise Sidestep("what it reads is nested too deeply") from None
+    program = entry.program
+    program.calls += 1
+    found = Found(program, got, site)
+    now = program.calls >= program.due or _check.setting.every
+    if now and not _holds(found, f, args, purpose, frozen):
+        raise Sidestep(site.given_up or "")
+    return found
 
 
 def _learn_numbers(site: Site, capture: Capture) -> bool:
@@ -241,9 +247,9 @@ def _learn_numbers(site: Site, capture: Capture) -> bool:
         for label, value in capture.constants.items()
         if label in site.seen
         and site.seen[label] != static_key(value)
-        and label not in site.numbers
+        and label not in site.known.numbers
     ]
     site.seen.update((label, static_key(v)) for label, v in capture.constants.items())
     for label in changed[:1] if site.careful else changed:
-        site.numbers[label] = INPUT
+        site.known.numbers[label] = INPUT
     return bool(changed)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 from fluxax._compile import _explain
+from fluxax._compile._capture import Known
 from fluxax._compile._traced import Program
 
 _RECENT, _PROGRAMS = 6, 64
@@ -52,13 +53,11 @@ class Site:
         self.codes: dict[int, Any] = {}  # the code objects that are this code, by id
         self.recent: tuple[Entry, ...] = ()
         self.table: OrderedDict[Any, Entry] = OrderedDict()
-        self.numbers: dict[Any, str] = {}  # by place: a label, and how often it came before
+        self.known = Known()
         self.seen: dict[Any, Any] = {}
-        self.names: set[str] = set()
         self.learnt = 0  # attributes that a trace read though no code mentions them
         self.proven: set[Any] = set()  # numbers that were inputs of a program
         self.careful = False  # try further numbers one at a time
-        self.ints: dict[int, bool] = {}
         self.failures = 0
         self.given_up: str | None = None
 
@@ -78,3 +77,15 @@ class Site:
             entry.program.release()
         self.table.clear()
         self.recent = ()
+
+
+class Found(NamedTuple):
+    """A program and what its guard gathered: see `Emitter.compile`."""
+
+    program: Program
+    got: Any
+    site: Site
+
+    def value(self, outs: Any) -> Any:
+        """What the function returned, from the program's outputs."""
+        return self.program.value(outs, self.got[-1])

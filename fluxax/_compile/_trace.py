@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from fluxax._compile import _boxes as boxes
 from fluxax._compile import _explain
 from fluxax._compile._bystanders import garbage_waits, living
 from fluxax._compile._capture import Capture
+from fluxax._compile._content import Content, content_of
 from fluxax._compile._dispatch import no_leaks
 from fluxax._compile._effects import ArrayWrite, random_state, restore, restore_random
 from fluxax._compile._guard import make_guard
@@ -35,6 +37,8 @@ from fluxax._implicit._params import Live
 from fluxax._jax import forget_traces
 from fluxax._primitives import calls_back
 
+Frozen = Callable[[], frozenset[int]]  # ids of the Modules below frozen nodes, for a trace
+
 
 class Trace:
     """One trace of a function on copies."""
@@ -46,12 +50,17 @@ class Trace:
         arguments: list[Spec],
         function: Spec,
         purpose: Purpose,
-        frozen: Callable[[], frozenset[int]],
+        frozen: Frozen,
+        watched: bool = True,
     ):
+        self.watched = (
+            watched  # whether sensors look on; a check goes without, several times faster
+        )
         self.site, self.capture, self.purpose = site, capture, purpose
         self.arguments, self.function, self.frozen = arguments, function, frozen
         self.writes: list[tuple[Box, str, Any]] = []
         self.make: Any = None  # what the function returned, from the outputs
+        self.made: list[Any] = []  # the same, to be compared
         self.returned: list[Box] = []  # what of it was the caller's
         self.n_outputs = 0
         self.draws = 0  # how many random numbers of ours it draws
@@ -65,7 +74,7 @@ class Trace:
         """The new entry; `None` if a number turned out to have to stay constant."""
         start = time.perf_counter()
         try:
-            closed = self._closed()
+            closed = self.closed()
         except (BadLoss, ArrayWrite):
             raise
         except Exception as error:  # user code on copies: nothing has happened yet
@@ -81,10 +90,11 @@ class Trace:
         lonely = self._lonely(closed)
         if lonely:
             for label in lonely:
-                self.site.numbers[label] = FIXED
+                self.site.known.numbers[label] = FIXED
             return None
-        self.site.proven |= {n for n, state in self.site.numbers.items() if state == INPUT}
+        self.site.proven |= {n for n, state in self.site.known.numbers.items() if state == INPUT}
         program = self._program(closed)
+        program.content, program.known = self.content(closed), self.site.known.copy()
         program.written_at = [(box.number, name) for box, name, _ in self.writes]
         program.returned_at = [box.number for box in self.returned]
         guard, program.places = guard_for(program, self.arguments, self.function)
@@ -134,10 +144,10 @@ class Trace:
         After the third, at all that stand beside it.
         """
         site = self.site
-        new = [n for n in reason.learn[:1] if n not in site.names]
+        new = [n for n in reason.learn[:1] if n not in site.known.names]
         if new and site.learnt >= _FEW:
             new = list(reason.learn)
-        site.names.update(new)
+        site.known.names.update(new)
         site.learnt += bool(new)
         return bool(new)
 
@@ -156,23 +166,24 @@ class Trace:
             asks_value: whether it failed for want of a value, so that an int to differentiate by
                 may be to blame.
         """
-        suspects = [n for n, state in self.site.numbers.items() if state == INPUT]
+        suspects = [n for n, state in self.site.known.numbers.items() if state == INPUT]
         unproven = [n for n in suspects if n not in self.site.proven]
         blamed = unproven or suspects
         for label in blamed:
             if len(blamed) > 1:  # which one it is shows when they are tried one by one
-                del self.site.numbers[label]
+                del self.site.known.numbers[label]
             else:
-                self.site.numbers[label] = FIXED
+                self.site.known.numbers[label] = FIXED
         self.site.careful |= len(blamed) > 1
         for i in self.capture.real if asks_value and not blamed else ():
             position = _argument_of(self.arguments, i)
-            if position is not None and self.site.ints.get(position, True):
-                self.site.ints[position] = False
+            if position is not None and self.site.known.ints.get(position, True):
+                self.site.known.ints[position] = False
                 return True
         return bool(blamed)
 
-    def _closed(self) -> Any:
+    def closed(self) -> Any:
+        """The program of the function on copies of what it reads."""
         arrays = [
             jax.ShapeDtypeStruct(a.shape, jax.dtypes.canonicalize_dtype(a.dtype))
             if type(a) is np.ndarray
@@ -220,7 +231,8 @@ class Trace:
         tripwire.spaces = dict.fromkeys(rebuild.spaces())
         here = sys._getframe()
         mode = objective(self.purpose.training, rebuild.copies_of(self.frozen()))
-        with drawing_from(inputs[-1]) as draws, mode, tripwire.armed(here):
+        sensors = tripwire.armed(here) if self.watched else nullcontext()
+        with drawing_from(inputs[-1]) as draws, mode, sensors:
             out = f(*args)
         self.draws = draws.count
         tripwire.check()
@@ -245,8 +257,13 @@ class Trace:
 
         recipe = Recipe(leaf, rebuild.original)
         maker = recipe.of(out)
-        self.returned = recipe.returned
+        self.returned, self.made = recipe.returned, recipe.tokens
         return maker
+
+    def content(self, closed: Any) -> Content:
+        """What the program is made of, for a later trace to be compared with."""
+        writes = [(box.number, name) for box, name, _ in self.writes]
+        return content_of(closed, [*self.made, *writes, self.n_outputs])
 
     def _lonely(self, closed: Any) -> list[Any]:
         n = len(self.capture.arrays)

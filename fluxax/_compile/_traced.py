@@ -47,8 +47,27 @@ class Program:
         self.parameters: list[int] | None = None  # for a training step: inputs that it may change
         self.places: Any = None  # and where those stand
         self.call: Any = None
+        self.content: Any = None  # what it is made of, for checks
+        self.known: Any = None  # and what was known of the function when it was made
+        self.calls, self.checked = 0, 1  # how often it was asked for, and checked last
+        self.due = 2  # at which of these it is checked next
         self.extra: OrderedDict[Any, Any] = OrderedDict()  # what later rooms build around this one
         self.by_plan: dict[int, Any] = {}  # the same, by who uses it
+
+    def merged(self, parameters: Any, others: Any) -> list[Any]:
+        """All inputs of a training step's objective, in their order."""
+        chosen = dict(zip(self.parameters or (), parameters, strict=True))
+        rest = iter(others)
+        return [chosen[i] if i in chosen else next(rest) for i in range(len(chosen) + len(others))]
+
+    def fits(self, inputs: Any) -> bool:
+        """Whether inputs are of the shapes and types of the trace, and JAX is set as it was then.
+
+        A guard does not look at these. What random numbers are drawn from may stand behind them.
+        """
+        traced = self.closed.in_avals[:-1]
+        given = list(map(_form, map(jax.typeof, inputs[: len(traced)])))
+        return given == list(map(_form, traced)) and self.settings == trace_settings()
 
     def shape(self, i: int) -> tuple[int, ...]:
         """The shape of an input."""
@@ -82,14 +101,12 @@ class Program:
         """The outputs, then the written states; to be traced.
 
         Raises:
-            ShapeMiss: if the inputs are of other shapes or types than those of the trace, which a
-                guard does not look at, or JAX's settings are others.
+            ShapeMiss: if the inputs, or JAX's settings, are others than those of the trace.
         """
-        inputs = inputs if self.draws else [*inputs, NO_ROOT]
-        given = list(map(_form, map(jax.typeof, inputs)))
-        if given != list(map(_form, self.closed.in_avals)) or self.settings != trace_settings():
+        if not self.fits(inputs):
             raise ShapeMiss
-        outs = eval_jaxpr(self.closed.jaxpr, self.closed.consts, *inputs)
+        root = () if self.draws else (NO_ROOT,)
+        outs = eval_jaxpr(self.closed.jaxpr, self.closed.consts, *inputs, *root)
         return [jnp.asarray(x) if isinstance(x, (bool, int, float)) else x for x in outs]
 
     def value_and_grads(self, inputs: Any, used: list[int]) -> tuple[list[Any], list[Any]]:
@@ -105,6 +122,10 @@ class Program:
         variables = [inputs[i] for i in used]
         (_, outs), grads = jax.value_and_grad(loss_of, has_aux=True)(variables)
         return outs, [jnp.conj(g) if jnp.iscomplexobj(g) else g for g in grads]
+
+    def run_whole(self, inputs: Any) -> tuple[list[Any], list[Any]]:
+        """All that it gives: outputs and written states, and gradients if it has any."""
+        return self.value_and_grads(inputs, self.used) if self.used else (self.run(inputs), [])
 
     def held(self, good: Any, inputs: Any, outs: list[Any]) -> list[Any]:
         """The written states; floating ones as they were where `good` is false."""

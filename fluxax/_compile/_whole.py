@@ -55,7 +55,7 @@ def _tried(f: Any, args: tuple[Any, ...]) -> dict[int, bool]:
         found = find(f, args, Purpose("gradient", (True,) * len(args)))
         if found is None:
             return {}
-        return {i: found.site.ints.get(i, True) for i in range(len(args))}
+        return {i: found.site.known.ints.get(i, True) for i in range(len(args))}
     except BaseException as error:
         if isinstance(error, Exception) or is_users_own(error):
             return {}  # it will come again where it counts
