@@ -218,7 +218,7 @@ def flops(model: Any, tree: Any, x: Any) -> float:
     plan = _plans._recent[0][1]
     programs = [e.program for site in _program._sites.values() for e in site.recent]
     fused = next(p.by_plan[plan.number] for p in programs if plan.number in p.by_plan)
-    inputs = fused.program.closed.in_avals
+    inputs = fused.program.closed.in_avals[:-1]  # the last is not of a program that draws nothing
     chosen = set(fused.program.parameters or ())
     split = (
         [a for i, a in enumerate(inputs) if i in chosen],
