@@ -7,8 +7,10 @@ input of the program of a function that draws. `docs/design/random.md`.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import jax
@@ -18,13 +20,46 @@ from jax.random import fold_in, key_data, wrap_key_data
 
 from fluxax import _random
 from fluxax._errors import InputError, users_line
-from fluxax._jax import Place
+from fluxax._jax import current_trace, no_trace, traces_around
 
 #: The form of a root: two words of the seed, two of the call's number, and that of its first draw.
 ROOT = jax.ShapeDtypeStruct((5,), np.uint32)
 
 #: What stands in its place for a program that draws nothing.
 NO_ROOT = np.zeros(ROOT.shape, ROOT.dtype)
+
+
+class Place:
+    """Where in JAX's traces something stands: in the running one, or outside of all.
+
+    Args:
+        outermost: outside of all.
+    """
+
+    def __init__(self, *, outermost: bool = False):
+        self.state = no_trace() if outermost else current_trace()
+        around = traces_around()
+        self.trace = weakref.ref(around[-1 if outermost else 0]) if around else None
+
+    def is_here(self) -> bool:
+        """Whether it is that of the running code, but for derivatives that are taken around it."""
+        if current_trace() == self.state:
+            return True
+        for trace in traces_around():
+            if type(trace) not in _derivatives():
+                return self.trace is not None and trace is self.trace()
+        return False
+
+
+@cache
+def _derivatives() -> frozenset[type]:
+    """The classes of the traces in which JAX takes derivatives: code runs there each time."""
+    found: list[type] = []
+    see = lambda x: found.append(type(traces_around()[0])) or x
+    with jax.ensure_compile_time_eval():
+        jax.vjp(see, 1.0)
+        jax.jvp(see, (1.0,), (1.0,))
+    return frozenset(found)
 
 
 class Draws:

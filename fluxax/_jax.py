@@ -9,10 +9,10 @@ from how JAX behaves is. The rest is looked up so that importing fluxax survives
 from __future__ import annotations
 
 import copyreg
+import gc
 import importlib
 import sys
 import threading
-import weakref
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -220,39 +220,6 @@ def detached(value: Any, around: list[Any]) -> Any:
     return value
 
 
-class Place:
-    """Where in JAX's traces something stands: in the running one, or outside of all.
-
-    Args:
-        outermost: outside of all.
-    """
-
-    def __init__(self, *, outermost: bool = False):
-        self.state = no_trace() if outermost else current_trace()
-        around = traces_around()
-        self.trace = weakref.ref(around[-1 if outermost else 0]) if around else None
-
-    def is_here(self) -> bool:
-        """Whether it is that of the running code, but for derivatives that are taken around it."""
-        if current_trace() == self.state:
-            return True
-        trace = trace_object()
-        while trace is not None and type(trace) in _derivatives():
-            trace = trace.parent_trace
-        return trace is not None and self.trace is not None and trace is self.trace()
-
-
-@cache
-def _derivatives() -> frozenset[type]:
-    """The classes of the traces in which JAX takes derivatives: code runs there each time."""
-    found: list[type] = []
-    see = lambda x: found.append(type(trace_object())) or x
-    with jax.ensure_compile_time_eval():
-        jax.vjp(see, 1.0)
-        jax.jvp(see, (1.0,), (1.0,))
-    return frozenset(found)
-
-
 def _trace_of(tracer: Any) -> Any:
     return getattr(tracer, "_trace", None)
 
@@ -268,6 +235,34 @@ def trace_settings() -> Any:
 def inner_function(f: Any) -> Any:
     """The function that a `jnp.ufunc` is made of, or that anything else says it wraps."""
     return getattr(f, "_func", None) or getattr(f, "__wrapped__", None)
+
+
+def with_own_constants(closed: Any) -> Any:
+    """A closed jaxpr whose NumPy constants are copies.
+
+    JAX's are views of the user's memory, or conversions of it (`taken_for_older`).
+    """
+    held = [c.copy() if isinstance(c, np.ndarray) else c for c in closed.consts]
+    return closed.replace(consts=held)
+
+
+def is_converted(array: np.ndarray) -> bool:
+    """Whether JAX makes another array of a NumPy array, for want of its dtype: float64."""
+    return jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype
+
+
+def taken_for_older(array: np.ndarray) -> bool:
+    """Whether JAX would take a NumPy array for what it was before it was written to.
+
+    A constant of a trace that is converted is known to JAX by the array that it was made from, as
+    long as the conversion lives in some program, whatever has been written there since.
+    """
+
+    def differs() -> bool:
+        held = jax.make_jaxpr(lambda: jnp.negative(array))().consts
+        return any(not np.array_equal(c, array.astype(c.dtype), equal_nan=True) for c in held)
+
+    return differs() and bool(gc.collect() or True) and differs()
 
 
 def jitted_like(function: Any, f: Any) -> Any:

@@ -58,8 +58,8 @@ def _traces() -> bool:
 
 
 def _statics() -> bool:
-    f = jax.jit(lambda x, n, k: x * n * k, static_argnums=1, static_argnames="k")
-    state = f.__getstate__()  # pyright: ignore[reportAttributeAccessIssue]
+    f: Any = jax.jit(lambda x, n, k: x * n * k, static_argnums=1, static_argnames="k")
+    state = f.__getstate__()
     return (list(state["static_argnums"]), list(state["static_argnames"])) == ([1], ["k"])
 
 

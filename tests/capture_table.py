@@ -46,10 +46,6 @@ PATTERNS = {
 #: Where nobody asks for more, each read is tried in two places, an ordinary one in eight.
 TURNS = range(2)
 
-#: Whether an objective is also read inside JAX's transformations. These keep traces of their own,
-#: and with them old values, uncompiled too: only a check that looks past JAX's caches sees that.
-INNER = False
-
 _IMPORTS = """
 import abc, array, collections, contextvars, copy, dataclasses, datetime, decimal, enum, fractions
 import functools, inspect, itertools, json, math, operator, os, random, re, string, sys, threading
@@ -97,7 +93,7 @@ def _shown(values: list[Any]) -> str:
 
 
 def cells(
-    holder: Holder, turns: Iterable[int] | None = TURNS, every: bool = False, inner: bool = INNER
+    holder: Holder, turns: Iterable[int] | None = TURNS, every: bool = False, inner: bool = True
 ) -> Iterator[Cell]:
     """A holder's cells: each read in a place for each turn, with one of the patterns.
 
@@ -172,7 +168,7 @@ def cell_module(holder: str, read: str, place: Place, installed: str = "") -> It
 
 
 def _plain(cell: Cell, module: Any, x: Any, state: Any) -> Any:
-    """Plain Python's answer; `jax.jit` and `scan` alone would keep what they read at first."""
+    """Plain Python's answer; `jax.jit` and `scan` would keep what they read at first."""
     with jax.disable_jit(cell.place.inner):
         return _plainly(cell, module, x, state)
 
@@ -240,8 +236,12 @@ def outcome(cell: Cell) -> Outcome:
         records = fx.explain()
     why = "; ".join(r.reasons[-1] for r in records if not r.compiled)
     errors = [v for v in got if isinstance(v, str)]
-    if not all(_same(a, b) for a, b in zip(got, want) if a not in errors):
-        return Outcome(cell, "wrong", got, want, why)
+    # uncompiled, JAX's transformations keep what they read earlier, as they do without us
+    kept = range(len(want)) if cell.place.inner and why else ()
+    for i, a in enumerate(got):
+        right = want[: i + 1] if i in kept else want[i : i + 1]
+        if a not in errors and not any(_same(a, b) for b in right):
+            return Outcome(cell, "wrong", got, want, why)
     if errors:
         cannot = all(_cannot(cell, error) for error in errors)
         return Outcome(cell, "no cell" if cannot else "refused", got, want, errors[0])
@@ -263,6 +263,8 @@ def _cannot(cell: Cell, error: str) -> bool:
     A number that carries a derivative is no Python number (an int that is asked for its bits is);
     a model is a tree; and inside its transformations JAX alone refuses, too.
     """
+    if cell.place.inner and "NumPy array" in cell.holder.name and "racer" in error:
+        return True  # it is a JAX array for the objective, and that has no value in there
     if cell.place.inner:
         return any(isinstance(v, str) for v in _run(cell, _plainly))
     words = ["got a cycle"] if cell.place.model else []
@@ -342,7 +344,7 @@ def main() -> None:
                 continue
             began, counts = time.perf_counter(), Counter[str]()
             turns = None if chosen.all or chosen.place else range(chosen.turns)
-            for cell in cells(holder, turns, chosen.all, INNER and not chosen.outer):
+            for cell in cells(holder, turns, chosen.all, not chosen.outer):
                 if chosen.place in cell.place.name and chosen.read in cell.read:
                     found = outcome(cell)
                     counts[found.kind] += 1

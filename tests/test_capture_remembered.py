@@ -100,3 +100,44 @@ def test_programs_that_are_there_are_not_compiled_again() -> None:
     with compiling() as seen:
         fx.gradient(other, x)
     assert not seen
+
+
+FACTORS = np.ones(2)
+
+
+@pytest.mark.parametrize("where", ["class", "global"])
+def test_an_array_that_jax_converts_and_that_is_written_in_place(where: str) -> None:
+    """JAX takes what it has made of a float64 array for the array, as long as that lives."""
+
+    class Scale:
+        by = np.ones(2)
+
+        def of_class(self, w: Any) -> Any:
+            return jnp.sum(Scale.by * w)
+
+        def of_global(self, w: Any) -> Any:
+            return jnp.sum(FACTORS * w)
+
+    scale, w = Scale(), jnp.ones(2)
+    array, f = (Scale.by, scale.of_class) if where == "class" else (FACTORS, scale.of_global)
+    for c in (1.0, 3.0, 5.0, 2.0):
+        array[:] = c
+        assert float(fx.withgradient(lambda w: f(w), w).val) == 2 * c
+        with fx.eager():
+            assert float(fx.withgradient(lambda w: f(w), w).val) == 2 * c
+
+
+def test_an_array_whose_old_conversion_lives_elsewhere_is_refused() -> None:
+    class Scale:
+        by = np.ones(2)
+
+        def of(self, w: Any) -> Any:
+            return jnp.sum(Scale.by * w)
+
+    scale, w = Scale(), jnp.ones(2)
+    keeps = jax.make_jaxpr(lambda w: jnp.multiply(Scale.by, w))(w)
+    Scale.by[:] = 3.0
+    with pytest.raises(ValueError, match=r"expects JAX to see `Scale\.by` as it is.*JAX array"):
+        fx.gradient(lambda w: scale.of(w), w)
+    del keeps
+    np.testing.assert_array_equal(fx.gradient(lambda w: scale.of(w), w)[0], 3.0)

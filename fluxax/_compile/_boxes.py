@@ -202,6 +202,7 @@ def _cached_like(function: Any, old: Any) -> Any:
         _check_lasting(old, value)
         return value
 
+    cached.__wrapped__ = function  # pyright: ignore[reportFunctionMemberAccess]
     return cached
 
 

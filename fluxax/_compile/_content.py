@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from fluxax._compile._reads import is_core, is_user_file
-from fluxax._jax import Tracer
+from fluxax._jax import Tracer, is_key
 from fluxax._primitives import inside
 
 _NUMBER = "number"  # how the tokens of single numbers begin
@@ -265,7 +265,7 @@ def digest(array: Any) -> Any:
         return "traced", _aval(array)
     dtype, shape = array.dtype, array.shape
     weak = bool(getattr(getattr(array, "aval", None), "weak_type", False))
-    if jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+    if isinstance(array, jax.Array) and is_key(array):
         array = jax.random.key_data(array)
     flat = np.asarray(array).reshape(-1)
     if flat.size == 1:

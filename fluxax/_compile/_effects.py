@@ -20,22 +20,29 @@ class ArrayWrite(TypeError):
     """An objective wrote to a NumPy array that it reads from outside."""
 
 
-def random_state() -> Any:
-    return random.getstate()
+def random_state() -> tuple[Any, Any]:
+    """Where NumPy's and Python's global random numbers stand."""
+    return np.random.get_state(legacy=False), random.getstate()
 
 
-def restore_random(state: Any) -> str | None:
+def restore_random(state: tuple[Any, Any]) -> str | None:
     """Put Python's and NumPy's random state back; what was used, if anything."""
     numpy, python = state
     used = None
     if random.getstate() != python:
         random.setstate(python)
         used = "it draws Python random numbers"
-    now: Any = np.random.get_state()
-    if now[2] != numpy[2] or not np.array_equal(now[1], numpy[1]):
+    if not _alike(np.random.get_state(legacy=False), numpy):
         np.random.set_state(numpy)
         used = "it draws NumPy random numbers"
     return used
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether two states of a generator are one, a number kept for the next draw included."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_alike(a[k], b[k]) for k in a)
+    return bool(np.array_equal(a, b))
 
 
 def contents(before: Before) -> list[dict[Any, Any]]:

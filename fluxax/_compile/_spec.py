@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fluxax._module import static_key
@@ -191,3 +191,45 @@ def key_of(value: Any) -> Any:
 
 
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType)
+
+
+# --- small questions to specs --------------------------------------------------------------
+
+
+def boxes_of(root: Spec) -> Iterator[Box]:
+    """All boxes of a tree of specs."""
+    stack = [root]
+    while stack:
+        spec = stack.pop()
+        if isinstance(spec, Box):
+            yield spec
+            stack.extend(part for _, _, part in spec.parts)
+
+
+def count_arrays(specs: list[Spec]) -> int:
+    """How many arrays stand in the arguments; those of the function come after them."""
+    found = -1
+    stack = list(specs)
+    while stack:
+        spec = stack.pop()
+        if isinstance(spec, Arr):
+            found = max(found, spec.index)
+        elif isinstance(spec, Box):
+            stack.extend(part for _, _, part in spec.parts)
+    return found + 1
+
+
+def input_of(box: Box, name: str) -> int | None:
+    """Which input is the array on an attribute, if one is."""
+    for _, key, part in box.parts:
+        if key == name and isinstance(part, (Arr, Tied)):
+            return part.index
+    return None
+
+
+def argument_of(arguments: list[Spec], number: int) -> int | None:
+    """Which top-level argument is the int that is input number `number`."""
+    for i, spec in enumerate(arguments):
+        if isinstance(spec, Num) and spec.index == number and type(spec.value) is int:
+            return i
+    return None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -27,14 +28,25 @@ from fluxax._compile._questions import watch
 from fluxax._compile._reads import innermost, is_users_own, place_of
 from fluxax._compile._rebuild import NUMBER_NEEDED, Rebuild
 from fluxax._compile._site import Entry, Purpose, Site
-from fluxax._compile._spec import Arr, Box, Num, Sidestep, Spec, Tied, raised
+from fluxax._compile._spec import (
+    Arr,
+    Box,
+    Sidestep,
+    Spec,
+    Tied,
+    argument_of,
+    boxes_of,
+    count_arrays,
+    input_of,
+    raised,
+)
 from fluxax._compile._traced import Program, Write, floating
 from fluxax._compile._tripwire import NEEDS_VALUE, Tripwire
 from fluxax._compile._walk import FIXED, INPUT
 from fluxax._draws import ROOT, drawing_from
 from fluxax._errors import InputError, warn
 from fluxax._implicit._params import Live
-from fluxax._jax import forget_traces
+from fluxax._jax import forget_traces, is_converted, taken_for_older, with_own_constants
 from fluxax._primitives import calls_back
 
 Frozen = Callable[[], frozenset[int]]  # ids of the Modules below frozen nodes, for a trace
@@ -66,7 +78,7 @@ class Trace:
         self.draws = 0  # how many random numbers of ours it draws
         self.stand_ins: list[Any] = []  # what stands for NumPy arrays
         self.tripwire, self.before = Tripwire(), []
-        self.arrays_of_arguments = _count_arrays(arguments)
+        self.arrays_of_arguments = count_arrays(arguments)
         # the function reads the parameters of Params itself: they are not passed to it
         self.outside = bool(arguments) and isinstance(arguments[0].value, Live)
 
@@ -176,7 +188,7 @@ class Trace:
                 self.site.known.numbers[label] = FIXED
         self.site.careful |= len(blamed) > 1
         for i in self.capture.real if asks_value and not blamed else ():
-            position = _argument_of(self.arguments, i)
+            position = argument_of(self.arguments, i)
             if position is not None and self.site.known.ints.get(position, True):
                 self.site.known.ints[position] = False
                 return True
@@ -195,9 +207,10 @@ class Trace:
         ]
         before = [(box, box.how.now(box.value)) for box in self.capture.fixed_boxes if box.how.now]
         self.before = before
-        state = np.random.get_state(), random_state()
+        state = random_state()
         if self.capture.fixed_data and self.capture.remembering:
             forget_traces()
+        converted = self._converted()
         try:
             with no_leaks(), garbage_waits():
                 closed = jax.make_jaxpr(self._flat)(*arrays, *numbers, ROOT)
@@ -208,7 +221,23 @@ class Trace:
             raise Sidestep(touched or randomness or "")
         if by := calls_back(closed.jaxpr):
             raise Sidestep(f"it calls back into Python while the program runs (by `{by}`)")
+        closed = with_own_constants(closed)
+        if converted:
+            gc.collect()  # what is left of the trace holds conversions that JAX would use again
         return closed
+
+    def _converted(self) -> bool:
+        """Whether there are NumPy constants of which JAX makes others, and takes them for these."""
+        fixed = [box for box in self.capture.fixed_boxes if box.how is boxes.ARRAY]
+        converted = [box for box in fixed if is_converted(box.value)]
+        for box in converted:
+            if taken_for_older(box.value):
+                raise InputError(
+                    f"The objective expects JAX to see `{box.label}` as it is, got an array that "
+                    "was written in place while a jax.jit function holds what it was. Make it a "
+                    "JAX array"
+                )
+        return bool(converted)
 
     def _flat(self, *inputs: Any) -> list[Any]:
         """The function of its inputs alone, run on copies; what it wrote comes out as well."""
@@ -272,7 +301,7 @@ class Trace:
 
     def _program(self, closed: Any) -> Program:
         writes = [
-            Write(_input_of(box, name), name, f"{box.label}.{name}") for box, name, _ in self.writes
+            Write(input_of(box, name), name, f"{box.label}.{name}") for box, name, _ in self.writes
         ]
         program = Program(closed, self.make, writes, self.n_outputs, self.draws)
         capture = self.capture
@@ -305,19 +334,10 @@ def guard_for(program: Program, arguments: list[Spec], function: Spec) -> tuple[
     One key, and so one program, may have several guards: a NumPy array is an input as a JAX array
     is, a function of the same code may be another object, as in a cell that was run again.
     """
-    found = {box.number: box for root in (*arguments, function) for box in _boxes_of(root)}
+    found = {box.number: box for root in (*arguments, function) for box in boxes_of(root)}
     written = [(found[number], name) for number, name in program.written_at]
     returned = [found[number] for number in program.returned_at]
     return make_guard(function, arguments, written, returned, program.parameters)
-
-
-def _boxes_of(root: Spec) -> Iterator[Box]:
-    stack = [root]
-    while stack:
-        spec = stack.pop()
-        if isinstance(spec, Box):
-            yield spec
-            stack.extend(part for _, _, part in spec.parts)
 
 
 _HEAVY, _FEW = 16 << 20, 3
@@ -346,19 +366,6 @@ class _Captured(Sequence[Any]):
 # --- small questions ----------------------------------------------------------------------
 
 
-def _count_arrays(specs: list[Spec]) -> int:
-    """How many arrays stand in the arguments; those of the function come after them."""
-    found = -1
-    stack = list(specs)
-    while stack:
-        spec = stack.pop()
-        if isinstance(spec, Arr):
-            found = max(found, spec.index)
-        elif isinstance(spec, Box):
-            stack.extend(part for _, _, part in spec.parts)
-    return found + 1
-
-
 def _named_alone(function: Spec) -> frozenset[int]:
     """The arrays that stand in variables of a function, and in no container that it reads."""
     named: set[int] = set()
@@ -375,21 +382,6 @@ def _named_alone(function: Spec) -> frozenset[int]:
 
 
 _VARIABLES = (boxes.CELL, boxes.FUNCTION, boxes.PARTIAL)
-
-
-def _input_of(box: Box, name: str) -> int | None:
-    for _, key, part in box.parts:
-        if key == name and isinstance(part, (Arr, Tied)):
-            return part.index
-    return None
-
-
-def _argument_of(arguments: list[Spec], number: int) -> int | None:
-    """Which top-level argument is the int that is input number `number`."""
-    for i, spec in enumerate(arguments):
-        if isinstance(spec, Num) and spec.index == number and type(spec.value) is int:
-            return i
-    return None
 
 
 def _asks_value(reason: str) -> bool:

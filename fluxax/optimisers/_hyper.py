@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 
 from fluxax._errors import no_array, short
+from fluxax._jax import is_tracer
 from fluxax.optimisers._rule import name_of
 
 
@@ -126,7 +127,12 @@ class Timed(Hyper):
 
 
 def value_at(schedule: Callable[[Any], Any], steps: Any) -> Any:
-    """What a schedule gives after so many steps: one number; an error of ours if it cannot."""
+    """What a schedule gives after so many steps: one number; an error of ours if it cannot.
+
+    A number that an objective is differentiated by is as good as a schedule that gives it always.
+    """
+    if is_tracer(schedule):
+        return schedule
     name = name_of(schedule)
     who = "A schedule" if name == "schedule" else f"The schedule {name}"
     try:

@@ -10,7 +10,7 @@ import numpy as np
 from fluxax import _tree
 from fluxax._errors import no_numbers, short
 from fluxax._jax import is_tracer
-from fluxax._module import Module
+from fluxax._module import Module, run
 from fluxax.optimisers._state import Leaf, leaves_of
 
 Path = _tree.Path
@@ -65,10 +65,11 @@ def _difference(mine: list[Any], theirs: list[Any] | None, model: Any) -> str:
 
 
 def _check_array(who: str, leaf: Leaf, array: Any, where: str) -> None:
-    if is_tracer(array):
+    if is_tracer(array) and (run.trace is None or who != "update"):
+        outside = "jax.jit" if run.trace is None else "the objective; inside, write fx.update"
         raise TypeError(
             f"{who} expects concrete arrays, got a traced one at {where}. "
-            "Call it outside of jax.jit."
+            f"Call it outside of {outside}."
         )
     fits = _tree.is_array(array) and tuple(array.shape) == leaf.shape
     if not fits or not _tree.is_inexact(array):

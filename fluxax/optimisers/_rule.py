@@ -178,8 +178,8 @@ def _number(rule: Rule, name: str, value: Any, within: str = "") -> float:
 def is_free(value: Any) -> bool:
     """Whether a value stands for a number that is not known yet, so that it may be any.
 
-    That is a schedule, or a traced number of somebody's own `jax.jit`. A class can be called too,
-    and so can a model with arrays, but what they give is no number.
+    That is a schedule, or a traced number inside an objective. A class can be called too, and so
+    can a model with arrays, but what they give is no number.
     """
     if isinstance(value, type) or (isinstance(value, Module) and any(_tree.arrays(value))):
         return False
@@ -297,7 +297,18 @@ def hyperparameters(rule: Any) -> list[str]:
 def own_fields(rule: Any) -> list[str]:
     """The fields of a rule that are not rules themselves."""
     values = {name: getattr(rule, name) for name in fields_of(rule)}
-    return [name for name, v in values.items() if v != () and not members_of(v)]
+    return [name for name, v in values.items() if not _is_empty(v) and not members_of(v)]
+
+
+def _is_empty(value: Any) -> bool:
+    return isinstance(value, tuple) and not value
+
+
+def free_numbers(rule: Any) -> list[Any]:
+    """What stands for numbers that are not known yet, in a rule and in those inside it."""
+    values = [getattr(r, n) for r in rules_in(rule) for n in own_fields(r)]
+    flat = [v for value in values for v in (value if isinstance(value, tuple) else (value,))]
+    return [v for v in flat if is_free(v)]
 
 
 def holders(rule: Any, name: str) -> list[Any]:

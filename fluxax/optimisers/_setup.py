@@ -11,13 +11,14 @@ from fluxax import _tree
 from fluxax._errors import short
 from fluxax._implicit._styles import check_setup
 from fluxax._jax import beside, is_tracer
+from fluxax._module import run
 from fluxax._parameters import trainable_arrays
 from fluxax.optimisers._meeting import Place, Speaker, converse
 from fluxax.optimisers._optax import Transformation
 from fluxax.optimisers._parts import chosen_rules
 from fluxax.optimisers._rows import share_rows
 from fluxax.optimisers._rule import rules_in
-from fluxax.optimisers._state import Leaf, Store
+from fluxax.optimisers._state import Leaf, Store, joined
 
 
 def setup(rule: Any, model: Any) -> Any:
@@ -77,7 +78,7 @@ def _leaves(
     """A leaf for each array, by the array's identity, all in one store."""
     first: dict[int, _tree.Path] = {}
     for path, array in arrays.items():
-        if is_tracer(array):
+        if is_tracer(array) and run.trace is None:
             raise TypeError(
                 "setup expects concrete arrays, got a traced one. Call it outside of jax.jit."
             )
@@ -92,6 +93,9 @@ def _leaves(
     }
     own = {id(a) for a in store.arrays} - set(leaves)
     store.shared = len(own) < len(store.arrays)  # a rule may begin with the parameter itself
+    if store.inside:  # a part of what is traced, where nothing is gained by common arrays
+        _add_clocks(store, list(leaves.values()))
+        return leaves
     share_rows(store, list(leaves.values()))
     _add_clocks(store, list(leaves.values()))
     store.counts = beside(store.counts, next(iter(arrays.values()), None))
@@ -117,7 +121,7 @@ def _give_places(
 def _add_clocks(store: Store, leaves: list[Leaf]) -> None:
     """Give every leaf a count of its steps, for schedules; they stand before the other counts."""
     n = len(leaves)
-    store.counts = np.append(np.zeros(n, np.int32), store.counts).astype(np.int32)
+    store.counts = joined(np.zeros(n, np.int32), store.counts)
     for k, leaf in enumerate(leaves):
         leaf.clock = k
         leaf.slots = [s._replace(i=s.i + n) if s.sort == "count" else s for s in leaf.slots]

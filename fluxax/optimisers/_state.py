@@ -19,7 +19,8 @@ import numpy as np
 from fluxax import _tree
 from fluxax._compile._dispatch import duplicate
 from fluxax._errors import short
-from fluxax._jax import beside, is_key
+from fluxax._jax import beside, is_key, is_tracer
+from fluxax._module import run
 from fluxax.optimisers._hyper import value_at
 from fluxax.optimisers._rule import changed, check_rule, name_of
 from fluxax.optimisers._views import timed
@@ -52,6 +53,7 @@ class Store:
         self.arrays: list[Any] = []
         self.counts: Any = np.zeros(0, np.int32)
         self.shared = False  # somebody else may hold the arrays, so they must not be donated
+        self.inside = run.trace is not None  # made inside an objective, and a part of it
 
     def place(self, value: Any) -> Slot:
         """Put one state array in; one that leaves have in common, once."""
@@ -59,7 +61,7 @@ class Store:
             value.slot = value.slot or self.place(value.value)
             return value.slot
         if np.shape(value) == () and jnp.issubdtype(value.dtype, np.integer):
-            self.counts = np.append(np.asarray(self.counts), np.int32(value))
+            self.counts = joined(self.counts, value)
             return Slot("count", len(self.counts) - 1)
         self.arrays.append(
             jax.device_put(np.array(value)) if not isinstance(value, jax.Array) else value
@@ -94,12 +96,20 @@ class Store:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Store:
         new = memo[id(self)] = Store()
+        new.inside = self.inside
         new.arrays, new.counts = list(self.arrays), self.counts
         self.shared = new.shared = True
         return new
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "shared": True}
+
+
+def joined(counts: Any, more: Any) -> Any:
+    """Step counts and further ones, on the host; inside an objective as what is traced there."""
+    if is_tracer(counts) or is_tracer(more):
+        return jnp.append(jnp.asarray(counts), jnp.asarray(more)).astype(np.int32)
+    return np.append(np.asarray(counts), np.asarray(more)).astype(np.int32)
 
 
 class Scheduled:

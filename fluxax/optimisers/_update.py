@@ -19,14 +19,15 @@ from fluxax._compile._program import at_clear
 from fluxax._gradient import FlatGradient
 from fluxax._implicit._params import Params
 from fluxax._implicit._styles import check_held, check_update
-from fluxax._jax import trace_settings
+from fluxax._jax import is_tracer, trace_settings
+from fluxax._module import run
 from fluxax._parameters import put
 from fluxax.kernels import options_for
 from fluxax.optimisers import _apply, _programs
 from fluxax.optimisers._gather import Gather, make_gather
 from fluxax.optimisers._match import match_gradient, match_model
 from fluxax.optimisers._remember import remembered
-from fluxax.optimisers._rule import version
+from fluxax.optimisers._rule import free_numbers, version
 from fluxax.optimisers._state import Leaf, Store, merge_stores
 
 
@@ -171,6 +172,8 @@ def update(opt_state: Any, model: Any, grad: Any) -> tuple[Any, Any]:
     """
     if type(model) is Params:
         return _by_params(opt_state, model, grad)
+    if run.trace is not None:
+        return _inside(opt_state, model, grad)
     for plan in _recent:
         got = _gathered(plan, opt_state, model, grad)
         if got is not None:
@@ -241,6 +244,53 @@ def _commit(
         return model
     by_old = {id(a): xs[k] for a, k in zip(old, plan.which, strict=True)}
     return put(model, lambda _, a: by_old.get(id(a), a))
+
+
+# --- inside an objective -------------------------------------------------------------------
+
+
+def _inside(opt_state: Any, model: Any, grad: Any) -> tuple[Any, Any]:
+    """A step that is part of an objective, and is differentiated through with it."""
+    check_update(opt_state, model, grad)
+    found = match_model("update", opt_state, model)
+    grads = match_gradient("update", opt_state, grad, model)
+    moving = [(path, leaf, array) for path, leaf, array in found if not leaf.frozen]
+    given = [array for _, _, array in moving] + list(grads.values())
+    states = [a for _, leaf, _ in moving for a in (*leaf.store.arrays, leaf.store.counts)]
+    numbers = [v for _, leaf, _ in moving for v in free_numbers(leaf.rule)]
+    if not any(map(is_tracer, (*given, *states, *numbers))):
+        return _slowly(opt_state, model, grad)
+    outer = [path for path, leaf, _ in moving if not leaf.store.inside]
+    if outer:
+        raise TypeError(
+            "update expects a state that was made in the objective where it is called in one, got "
+            f"one from outside at {_tree.path_string(outer[0])}. Call update after gradient; or "
+            "call setup inside, for a copy of the model."
+        )
+    new: dict[int, Any] = {}
+    for store in {id(leaf.store): leaf.store for _, leaf, _ in moving}.values():
+        mine = [
+            (path, leaf, a) for path, leaf, a in moving if leaf.store is store and path in grads
+        ]
+        new.update(_stepped(store, mine, grads))
+    return opt_state, put(model, lambda _, a: new.get(id(a), a))
+
+
+def _stepped(
+    store: Store, found: list[tuple[_tree.Path, Leaf, Any]], grads: dict[_tree.Path, Any]
+) -> dict[int, Any]:
+    """New arrays for the leaves of one store, by the old one's identity."""
+    leaves = list({id(leaf): leaf for _, leaf, _ in found}.values())
+    for leaf in leaves:
+        _programs.settle_view(leaf.rule, leaf)
+    places = [[k for k, (_, leaf, _) in enumerate(found) if leaf is mine] for mine in leaves]
+    xs = [found[at[0]][2] for at in places]
+    step, values = Update(leaves, places), [grads[path] for path, _, _ in found]
+    inputs = (list(map(jnp.asarray, xs)), values, store.arrays, jnp.asarray(store.counts))
+    step.settle(*inputs)
+    vector = step.numbers.vector([leaf.rule for leaf in leaves])
+    store.arrays, store.counts, new = step._run(*inputs, vector)
+    return {id(x): n for x, n in zip(xs, new, strict=True)}
 
 
 # --- the slow way -------------------------------------------------------------------------

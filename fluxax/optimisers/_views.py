@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fluxax.optimisers._hyper import Pack, Rows, Timed
-from fluxax.optimisers._rule import fields_of, is_number, is_rule, own_fields, rules_in
+from fluxax.optimisers._rule import fields_of, is_free, is_number, is_rule, own_fields, rules_in
 
 
 def room(rules: Any) -> int:
@@ -59,7 +59,7 @@ def _is_schedule(rule: Any, name: str, value: Any) -> bool:
         return any(_is_schedule(rule, name, v) for v in value)
     default = getattr(type(rule), name, None)  # a dataclass keeps its defaults on the class
     numeric = isinstance(default, (int, float, tuple)) and not isinstance(default, bool)
-    return callable(value) and numeric and not is_rule(value)
+    return is_free(value) and numeric and not is_rule(value)
 
 
 def timed(rule: Any, evaluate: Callable[[Any], Any]) -> Any:
@@ -73,7 +73,7 @@ def _schedules_of(rule: Any) -> list[Any]:
     found = []
     for name, value in values.items():
         if _is_schedule(rule, name, value):
-            found += [v for v in (value if isinstance(value, tuple) else [value]) if callable(v)]
+            found += [v for v in (value if isinstance(value, tuple) else [value]) if is_free(v)]
     return found
 
 
