@@ -19,7 +19,7 @@ from sys import getrefcount
 from typing import Any
 
 from fluxax._compile._reach import New, Reach, Swap
-from fluxax._compile._reads import is_user_module
+from fluxax._compile._reads import is_user_file, is_user_module
 from fluxax._instances import space_of
 from fluxax._jax import Tracer
 
@@ -27,17 +27,38 @@ _CACHE = type(functools.lru_cache(len))
 _ROUNDS = 20  # how deep in tuples a tracer may be
 
 
-def settle_leftovers(trace: weakref.ref[Any] | None, value_of: New) -> None:
+def settle_leftovers(
+    trace: weakref.ref[Any] | None, value_of: New, error: BaseException | None
+) -> None:
     """Replace the tracers of a trace that has ended in whatever still holds them.
 
     Args:
         trace: the trace; nothing is to be done if it is gone.
         value_of: gives what stands for a tracer from now on.
+        error: what ended the function, whose traceback holds what was on its way.
     """
     if trace is None or trace() is None:
         return
     found = [t for t in gc.get_referrers(trace()) if issubclass(type(t), Tracer)]
-    _settle_holders(found, Reach(Swap({}, value_of)))
+    _settle_holders(found, Reach(Swap({}, value_of)), _in_traceback(error))
+
+
+def _in_traceback(error: BaseException | None) -> set[int]:
+    """Ids of the containers that JAX and we have in variables where an error came through."""
+    found: set[int] = set()
+    step = None if error is None else error.__traceback__
+    while step is not None:
+        if not is_user_file(step.tb_frame.f_code.co_filename):
+            _add_containers(list(step.tb_frame.f_locals.values()), found)
+        step = step.tb_next
+    return found
+
+
+def _add_containers(values: list[Any], found: set[int]) -> None:
+    for value in values:
+        if type(value) in (list, tuple) and id(value) not in found:
+            found.add(id(value))
+            _add_containers(list(value), found)
 
 
 def settle_copies(copies: list[Any], swap: Swap) -> None:
@@ -62,10 +83,11 @@ _OURS = 2  # the list of copies, and the argument of `getrefcount`
 
 def _settle_holders(found: list[Any], reach: Reach, ours: Container[int] = ()) -> None:
     for _ in range(_ROUNDS):
+        asked = tuple(found)  # the very tuple that the collector gets, which holds them as well
         holders = [
             h
-            for h in gc.get_referrers(*found)
-            if h is not found and id(h) not in ours and _is_theirs(h)
+            for h in gc.get_referrers(*asked)
+            if h is not found and h is not asked and id(h) not in ours and _is_theirs(h)
         ]
         fixed = [h for h in holders if issubclass(type(h), (tuple, frozenset))]
         for holder in _classes_first(holders):

@@ -91,7 +91,7 @@ class Run:
         del copies
         self.out = out
         del swap, back
-        settle_leftovers(self._trace, lambda v: detached(v, self._around))
+        settle_leftovers(self._trace, lambda v: detached(v, self._around), error)
         if better is not None:
             raise better from error
 
