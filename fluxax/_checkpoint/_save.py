@@ -142,18 +142,16 @@ def load(path: Any, *, strict: bool = True, **things: Any) -> dict[str, Any]:
         raise ValueError(_refusal(filling.differences))
     others = {k: contents.value(v) for k, v in contents.things.items() if k not in filled}
     if filling.resuming:
-        generator = _random.at_position(
-            {k: decoded(contents.random[k]) for k in ("entropy", "state")}
-        )
-        filling.actions.insert(0, lambda: _go_on(generator, contents.random["loaders"]))
+        stands = _random.at_position({k: decoded(v) for k, v in contents.random.items()})
+        filling.actions.insert(0, lambda: _go_on(stands, contents.random["loaders"]))
     filling.commit()
     if filling.differences:
         warn(_report(filling.differences))
     return {k: filled[k] if k in filled else others[k] for k in contents.things}
 
 
-def _go_on(generator: np.random.Generator, loaders: int) -> None:
-    _random.install(generator)
+def _go_on(stands: tuple[np.random.Generator, int], loaders: int) -> None:
+    _random.install(*stands)
     _order.go_on(loaders)
 
 

@@ -44,6 +44,7 @@ from fluxax._compile._spec import (
 from fluxax._compile._traced import Program, Write, floating
 from fluxax._compile._tripwire import NEEDS_VALUE, Tripwire
 from fluxax._compile._walk import FIXED, INPUT
+from fluxax._draws import ROOT, drawing_from
 from fluxax._errors import InputError, warn
 from fluxax._implicit._params import Live
 from fluxax._jax import forget_traces
@@ -76,6 +77,7 @@ class Trace:
         self.returned: list[Box] = []  # what of it was the caller's
         self.answers: dict[int, list[Any]] = {}
         self.n_outputs = 0
+        self.draws = 0  # how many random numbers of ours it draws
         self.stand_ins: list[Any] = []  # what stands for NumPy arrays
         self.tripwire, self.before = Tripwire(), []
         self.arrays_of_arguments = count_arrays(arguments)
@@ -120,7 +122,7 @@ class Trace:
 
     def _describe(self, record: _explain.Record) -> None:
         numbers = [t[0] for t in self.capture.tokens if t[1] == "input"]
-        record.inputs = (*self.capture.labels, *numbers)
+        record.inputs = (*self.capture.labels, *numbers, *["random numbers"] * bool(self.draws))
         record.constants = {label: v for (label, _), v in self.capture.constants.items()}
         copied = [a for a in self.capture.arrays if type(a) is np.ndarray]
         record.bytes_copied = sum(a.nbytes for a in copied)
@@ -214,7 +216,7 @@ class Trace:
         converted = self._converted()
         try:
             with no_leaks(), garbage_waits():
-                closed = jax.make_jaxpr(self._flat)(*arrays, *numbers)
+                closed = jax.make_jaxpr(self._flat)(*arrays, *numbers, ROOT)
         finally:
             touched = restore(before)
             randomness = restore_random(state)
@@ -243,7 +245,7 @@ class Trace:
     def _flat(self, *inputs: Any) -> list[Any]:
         """The function of its inputs alone, run on copies; what it wrote comes out as well."""
         n = len(self.capture.arrays)
-        arrays, numbers = inputs[:n], inputs[n:]
+        arrays, numbers = inputs[:n], inputs[n:-1]
         raised.reason, raised.learn = None, ()
         still = 0 if self.outside else self.arrays_of_arguments
         captured = _Captured(arrays, still)
@@ -261,8 +263,10 @@ class Trace:
         tripwire.spaces = dict.fromkeys(rebuild.spaces())
         here = sys._getframe()
         mode = objective(self.purpose.training, rebuild.copies_of(self.frozen()))
-        with mode, tripwire.armed(here) if self.watched else nullcontext():
+        sensors = tripwire.armed(here) if self.watched else nullcontext()
+        with drawing_from(inputs[-1]) as draws, mode, sensors:
             out = f(*args)
+        self.draws = draws.count
         tripwire.check()
         if raised.reason is not None:  # somebody swallowed it
             raise Sidestep(raised.reason, raised.learn)
@@ -302,7 +306,7 @@ class Trace:
         writes = [
             Write(input_of(box, name), name, f"{box.label}.{name}") for box, name, _ in self.writes
         ]
-        program = Program(closed, self.make, writes, self.n_outputs)
+        program = Program(closed, self.make, writes, self.n_outputs, self.draws)
         capture = self.capture
         program.n_arrays = len(capture.arrays)
         if self.purpose.name == "value":
@@ -310,7 +314,7 @@ class Trace:
             return program
         check_loss(closed.out_avals[0], self.site.record.where)
         leaves = [t and floating(a) for t, a in zip(capture.trainable, capture.arrays, strict=True)]
-        leaves += [i in capture.real for i in range(len(capture.values))]
+        leaves += [i in capture.real for i in range(len(capture.values))] + [False]  # the root
         wanted = [i == 0 for i in range(len(closed.out_avals))]
         depends = dependence(closed.jaxpr, wanted)
         program.used = [

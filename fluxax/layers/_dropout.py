@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.random import bits, key_data, split, wrap_key_data
 
+from fluxax._draws import Draws, source, words
 from fluxax._elementwise import key_from
 from fluxax._errors import short
 from fluxax._half import like, wide
 from fluxax._jax import is_tracer
-from fluxax._module import Module, is_training, run
-from fluxax._random import generator
+from fluxax._module import Module, is_training
 from fluxax.layers._place import unfit
 from fluxax.layers._shapes import as_input, flux_dims, several_axes
 
@@ -66,7 +66,7 @@ class Dropout(Module):
         axis = flux_dims("Dropout", axis, dims)
         self.dims = None if axis is None else several_axes("Dropout", axis)
         self.active = mode("Dropout", active)
-        self.stream = new_stream(rng)
+        self.stream = words(rng)
 
     def __call__(self, x: Any) -> jax.Array:
         x = as_input(self, x)
@@ -96,11 +96,6 @@ def mode(who: str, active: Any) -> bool | None:
     if active is None or isinstance(active, bool):
         return active
     raise ValueError(f"{who} expects active to be True, False or None, got {short(active)}.")
-
-
-def new_stream(rng: Any) -> jax.Array:
-    """The state of a random stream as plain numbers, drawn with NumPy: compiles nothing."""
-    return jax.device_put(generator(rng).integers(0, 2**32, 2, np.uint32))
 
 
 def keep(layer: Any, shape: tuple[int, ...]) -> jax.Array:
@@ -146,8 +141,8 @@ def dropout(
         axis: the axes along which the choice is made anew, as in Dropout.
         active: whether anything is done at all.
         rng: an int, a NumPy generator or a JAX key. Without one, the choice comes from the stream
-            that `fx.seed` fixes; in compiled code, where a function without a state cannot draw
-            anew, from the bits of `x`: other input, another choice.
+            that `fx.seed` fixes, in an objective too; in a `jax.jit` of somebody's own, where
+            nothing can be drawn anew, from the bits of `x`: other input, another choice.
 
     Raises:
         ValueError: for `p` out of range, an axis that `x` does not have, integer input.
@@ -164,8 +159,9 @@ def dropout(
     shape = _mask_shape(dropout, x, axes)
     if not active or p == 0:
         return x
-    if rng is None and run.trace is None and not is_tracer(x):
-        rng = generator()
+    if rng is None:
+        drawn = source()
+        rng = drawn.key() if isinstance(drawn, Draws) else None if is_tracer(x) else drawn
     return dropped(x, _kept(key_from(rng, x), shape, p), p)
 
 
@@ -198,7 +194,7 @@ class AlphaDropout(Module):
     def __init__(self, p: float, *, rng: Any = None, active: bool | None = None):
         self.p = probability("AlphaDropout", p)
         self.active = mode("AlphaDropout", active)
-        self.stream = new_stream(rng)
+        self.stream = words(rng)
 
     def __call__(self, x: Any) -> jax.Array:
         x = as_input(self, x)

@@ -11,6 +11,7 @@ import numpy as np
 from fluxax import _tree
 from fluxax._errors import short
 from fluxax._half import like, wide
+from fluxax._jax import is_tracer
 from fluxax._module import Module
 from fluxax.layers._shapes import axes_of, flux_dims
 
@@ -59,8 +60,9 @@ class WeightNorm(Module):
         self.which = which
         axis, n = flux_dims("WeightNorm", axis, dims), np.ndim(v)
         self.dims = tuple(range(n - 1)) if axis is None else axes_of("WeightNorm", axis, n)
-        # With NumPy, since building a model compiles nothing.
-        norm = np.sqrt(np.square(np.asarray(v, np.float64)).sum(self.dims, keepdims=True))
+        # With NumPy, since building a model compiles nothing; inside an objective it is traced.
+        exact = v if is_tracer(v) else np.asarray(v, np.float64)
+        norm = (exact * exact).sum(self.dims, keepdims=True) ** 0.5
         self.g = jax.device_put(norm.astype(v.dtype))
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
