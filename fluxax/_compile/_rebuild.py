@@ -76,6 +76,7 @@ class Rebuild:
 
     def _box(self, box: Box) -> Any:
         if box.fixed:
+            self.originals[id(box.value)] = box
             return box.value
         if box.how is boxes.FUNCTION:
             return self._function(box)

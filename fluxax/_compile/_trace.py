@@ -287,7 +287,7 @@ class Trace:
             outs.append(array)
             return len(outs) - 1
 
-        recipe = Recipe(leaf, rebuild.original)
+        recipe = Recipe(leaf, rebuild.original, numpy=self.purpose.name != "step")
         maker = recipe.of(out)
         self.returned, self.made = recipe.returned, recipe.tokens
         return maker

@@ -138,7 +138,7 @@ class Program:
 
     def value(self, outs: Any, own: Any) -> Any:
         """What the function returned, from the program's outputs and the caller's objects."""
-        return outs[0] if self.make is None else self.make(outs, own)
+        return outs[0] if self.make is None else self.make(outs, own, {})
 
 
 def floating(x: Any) -> bool:
