@@ -188,6 +188,28 @@ def test_the_subclasses_of_a_class() -> None:
     follows(lambda x: jnp.sum(x) * len(Base.__subclasses__()), poke)
 
 
+def test_the_name_of_a_class() -> None:
+    class Named:
+        pass
+
+    def poke(value: float) -> None:
+        Named.__name__ = "n" * int(value)
+
+    follows(lambda x: jnp.sum(x) * len(Named.__name__), poke)
+
+
+def test_a_class_that_gets_another_way_to_read_attributes() -> None:
+    class Read:
+        k = 1.0
+
+    def poke(value: float) -> None:
+        if value > 1.0:
+            Read.__getattribute__ = lambda self, name: value  # type: ignore[assignment]
+
+    one = Read()
+    follows(lambda x: jnp.sum(x) * one.k, poke)
+
+
 def test_a_number_out_of_the_range_of_its_dtype() -> None:
     f = lambda k: fx.compiled(lambda: jnp.zeros(2, jnp.uint8) + jnp.asarray(k, jnp.uint8))()
     for k in (1, 2, 3, 4):

@@ -22,7 +22,7 @@ from fluxax._compile._reads import (
 )
 from fluxax._compile._spec import Box, Const, Is, Part, Sidestep, Spec
 from fluxax._compile._walk import FIXED_PHASE, Walk
-from fluxax._module import Module
+from fluxax._module import Module, static_key
 
 _UNSEEN_METHODS = frozenset(
     "__init__ __new__ __post_init__ __init_subclass__ __repr__ __str__ __del__ __reduce__ "
@@ -35,6 +35,9 @@ _DESCRIPTORS = (
     types.GetSetDescriptorType,
     type(vars(collections.namedtuple("_", "a"))["a"]),  # of a field of a named tuple
 )
+
+#: What a class says about itself, beside what stands in it; looked at if code mentions it.
+_ABOUT_CLASSES = frozenset(("__name__", "__qualname__"))
 
 #: Words of code that reads attributes by computed names.
 _COMPUTING = frozenset("getattr() vars() dir() __dict__ attrgetter __getattribute__".split())
@@ -188,6 +191,9 @@ class Objects(Walk):
             return spec
         box = self.box(cls, label, boxes.CLASS_VALUE)
         box.checks.append(("{v} is {k}", cls))
+        for name in _ABOUT_CLASSES & self.names:
+            self.tokens.append((f"{label}.{name}", "value", static_key(getattr(cls, name))))
+            box.checks.append((f"{{v}}.{name} == {{k}}", getattr(cls, name)))
         self._class_of(box, cls)
         for base in cls.__mro__:
             if base is not object and is_user_class(base):
