@@ -45,14 +45,16 @@ from fluxax._gradient import withgradient as withgradient
 from fluxax._implicit._grads import Grads as Grads
 from fluxax._implicit._params import Params as Params
 from fluxax._implicit._params import params as params
+from fluxax._loading import loadmodel as loadmodel
 from fluxax._module import Module as Module
 from fluxax._module import is_training as is_training
 from fluxax._module import testmode as testmode
 from fluxax._module import trainmode as trainmode
 from fluxax._parameters import fmap as fmap
-from fluxax._parameters import loadmodel as loadmodel
+from fluxax._parameters import modules as modules
 from fluxax._parameters import trainables as trainables
 from fluxax._random import seed as seed
+from fluxax._softmax import logsumexp as logsumexp
 from fluxax._stopping import early_stopping as early_stopping
 from fluxax._stopping import patience as patience
 from fluxax._stopping import plateau as plateau

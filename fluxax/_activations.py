@@ -2,7 +2,8 @@
 
 Every one of them keeps the dtype of floating input, lets NaN through, and has a finite
 derivative wherever its value is finite. At a corner the derivative is that of one side
-(`relu` at 0: 0), not their mean.
+(`relu` at 0: 0), not their mean. Half precision is computed in float32 and rounded once. Complex
+input is refused where the formula asks which number is larger.
 
 Reference: NNlib.jl, `src/activations.jl`.
 """
@@ -10,17 +11,14 @@ Reference: NNlib.jl, `src/activations.jl`.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fluxax import _random
-from fluxax._errors import check_numbers
+from fluxax._elementwise import Input, checked, floated, key_from, real
+from fluxax._half import like, wide
 from fluxax._softmax import glu, logsoftmax, softmax
-
-Input = Any  # a JAX array, a NumPy array or a number
 
 __all__ = [
     "celu",
@@ -81,7 +79,7 @@ def relu(x: Input) -> jax.Array:
     >>> relu(jnp.array([-1.0, 0.0, 2.0])).tolist()
     [0.0, 0.0, 2.0]
     """
-    x = _array("relu", x)
+    x = real("relu", x)
     # A select also in the derivative, where `jnp.maximum` would halve it at 0.
     return jnp.where(x <= 0, 0, x)
 
@@ -94,8 +92,8 @@ def leakyrelu(x: Input, a: Input = 0.01) -> jax.Array:
 
     Reference: Maas et al. 2013, ICML workshop on deep learning for audio.
     """
-    x = _array("leakyrelu", x, a=a)
-    return jnp.where(x > 0, x, jnp.multiply(a, x))
+    x = real("leakyrelu", x, a=a)
+    return like(x, jnp.where(x > 0, x, jnp.multiply(a, wide(x))))
 
 
 def rrelu(x: Input, lo: float = 1 / 8, hi: float = 1 / 3, *, rng=None) -> jax.Array:
@@ -116,8 +114,9 @@ def rrelu(x: Input, lo: float = 1 / 8, hi: float = 1 / 3, *, rng=None) -> jax.Ar
 
     Reference: Xu et al. 2015, arXiv:1505.00853. As in NNlib, random in test mode too.
     """
-    x = _floating(_array("rrelu", x, lo=lo, hi=hi))
-    return leakyrelu(x, jax.random.uniform(_key(rng, x), x.shape, x.dtype, lo, hi))
+    x = floated(real("rrelu", x, lo=lo, hi=hi))
+    slopes = jax.random.uniform(key_from(rng, x), x.shape, wide(x).dtype, lo, hi)
+    return leakyrelu(x, slopes)
 
 
 def relu6(x: Input) -> jax.Array:
@@ -126,7 +125,7 @@ def relu6(x: Input) -> jax.Array:
     >>> relu6(jnp.array([-1.0, 3.0, 10.0])).tolist()
     [0.0, 3.0, 6.0]
     """
-    x = _array("relu6", x)
+    x = real("relu6", x)
     return _clamp(x, 0, 6)
 
 
@@ -138,7 +137,7 @@ def trelu(x: Input, theta: float = 1.0) -> jax.Array:
 
     Reference: Konda et al. 2014, arXiv:1402.3337.
     """
-    x = _array("trelu", x, theta=theta)
+    x = real("trelu", x, theta=theta)
     return jnp.where(x <= theta, 0, x)
 
 
@@ -148,7 +147,7 @@ def hardtanh(x: Input) -> jax.Array:
     >>> hardtanh(jnp.array([-3.0, 0.5, 3.0])).tolist()
     [-1.0, 0.5, 1.0]
     """
-    x = _array("hardtanh", x)
+    x = real("hardtanh", x)
     return _clamp(x, -1, 1)
 
 
@@ -158,8 +157,8 @@ def hardsigmoid(x: Input) -> jax.Array:
     >>> hardsigmoid(jnp.array([-4.0, 0.0, 4.0])).tolist()
     [0.0, 0.5, 1.0]
     """
-    x = _array("hardsigmoid", x)
-    return _clamp(jnp.add(x, 3) / 6, 0, 1)
+    x = real("hardsigmoid", x)
+    return like(x, _clamp(jnp.add(wide(x), 3) / 6, 0, 1))
 
 
 def hardswish(x: Input) -> jax.Array:
@@ -170,9 +169,10 @@ def hardswish(x: Input) -> jax.Array:
 
     Reference: Howard et al. 2019, arXiv:1905.02244.
     """
-    x = _array("hardswish", x)
+    x = real("hardswish", x)
+    w = wide(x)
     # Not `0 * x`, which is -0 left of the gate, and NaN for -inf.
-    return jnp.where(x <= -3, 0, jnp.multiply(x, hardsigmoid(x)))
+    return like(x, jnp.where(w <= -3, 0, jnp.multiply(w, hardsigmoid(w))))
 
 
 def softshrink(x: Input, lam: float = 0.5) -> jax.Array:
@@ -181,8 +181,9 @@ def softshrink(x: Input, lam: float = 0.5) -> jax.Array:
     >>> softshrink(jnp.array([-2.0, 0.25, 2.0])).tolist()
     [-1.5, 0.0, 1.5]
     """
-    x = _array("softshrink", x, lam=lam)
-    return jnp.where(jnp.abs(x) <= lam, 0, x - lam * jnp.sign(x))
+    x = real("softshrink", x, lam=lam)
+    w = wide(x)
+    return like(x, jnp.where(jnp.abs(w) <= lam, 0, w - lam * jnp.sign(w)))
 
 
 def elu(x: Input, alpha: float = 1.0) -> jax.Array:
@@ -193,9 +194,10 @@ def elu(x: Input, alpha: float = 1.0) -> jax.Array:
 
     Reference: Clevert et al. 2015, arXiv:1511.07289.
     """
-    x = _array("elu", x, alpha=alpha)
+    x = real("elu", x, alpha=alpha)
+    w = wide(x)
     # The inner select keeps the overflow of `exp` out of the derivative where `x` is large.
-    return jnp.where(x > 0, x, alpha * jnp.expm1(jnp.where(x > 0, 0.0, x)))
+    return like(x, jnp.where(w > 0, w, alpha * jnp.expm1(jnp.where(w > 0, 0.0, w))))
 
 
 def celu(x: Input, alpha: float = 1.0) -> jax.Array:
@@ -206,8 +208,9 @@ def celu(x: Input, alpha: float = 1.0) -> jax.Array:
 
     Reference: Barron 2017, arXiv:1704.07483.
     """
-    x = _array("celu", x, alpha=alpha)
-    return jnp.where(x > 0, x, alpha * jnp.expm1(jnp.where(x > 0, 0.0, x) / alpha))
+    x = real("celu", x, alpha=alpha)
+    w = wide(x)
+    return like(x, jnp.where(w > 0, w, alpha * jnp.expm1(jnp.where(w > 0, 0.0, w) / alpha)))
 
 
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
@@ -221,8 +224,8 @@ def selu(x: Input) -> jax.Array:
 
     Reference: Klambauer et al. 2017, arXiv:1706.02515.
     """
-    x = _array("selu", x)
-    return _SELU_SCALE * elu(x, _SELU_ALPHA)
+    x = real("selu", x)
+    return like(x, _SELU_SCALE * elu(wide(x), _SELU_ALPHA))
 
 
 def softplus(x: Input) -> jax.Array:
@@ -231,8 +234,8 @@ def softplus(x: Input) -> jax.Array:
     >>> softplus(jnp.array([-1e4, 1e4])).tolist()
     [0.0, 10000.0]
     """
-    x = _array("softplus", x)
-    return jax.nn.softplus(x)
+    x = real("softplus", x)
+    return like(x, jax.nn.softplus(wide(x)))
 
 
 def logcosh(x: Input) -> jax.Array:
@@ -241,9 +244,9 @@ def logcosh(x: Input) -> jax.Array:
     >>> round(float(logcosh(100.0)), 4)
     99.3069
     """
-    x = _array("logcosh", x)
-    a = jnp.abs(x)
-    return a + jnp.log1p(jnp.exp(-2.0 * a)) - math.log(2)
+    x = real("logcosh", x)
+    a = jnp.abs(wide(x))
+    return like(x, a + jnp.log1p(jnp.exp(-2.0 * a)) - math.log(2))
 
 
 # --- sigmoidal ----------------------------------------------------------------------------
@@ -255,7 +258,8 @@ def sigmoid(x: Input) -> jax.Array:
     >>> sigmoid(jnp.array([-1e4, 0.0, 1e4])).tolist()
     [0.0, 0.5, 1.0]
     """
-    return jax.nn.sigmoid(_floating(_array("sigmoid", x)))
+    x = floated(checked("sigmoid", x))
+    return like(x, jax.nn.sigmoid(wide(x)))
 
 
 def logsigmoid(x: Input) -> jax.Array:
@@ -264,7 +268,7 @@ def logsigmoid(x: Input) -> jax.Array:
     >>> logsigmoid(jnp.array([-1e4, 1e4])).tolist()
     [-10000.0, -0.0]
     """
-    x = _array("logsigmoid", x)
+    x = real("logsigmoid", x)
     return -softplus(jnp.negative(x))
 
 
@@ -274,8 +278,8 @@ def tanh(x: Input) -> jax.Array:
     >>> tanh(jnp.array([0.0, 100.0])).tolist()
     [0.0, 1.0]
     """
-    x = _array("tanh", x)
-    return jnp.tanh(x)
+    x = checked("tanh", x)
+    return like(x, jnp.tanh(wide(x)))
 
 
 #: NNlib's fast ones have a few wrong bits; XLA's are fast as they are.
@@ -288,8 +292,9 @@ def softsign(x: Input) -> jax.Array:
     >>> softsign(jnp.array([-1.0, 3.0])).tolist()
     [-0.5, 0.75]
     """
-    x = _array("softsign", x)
-    return x / (1 + jnp.abs(x))
+    x = checked("softsign", x)
+    w = wide(x)
+    return like(x, w / (1 + jnp.abs(w)))
 
 
 def tanhshrink(x: Input) -> jax.Array:
@@ -298,8 +303,9 @@ def tanhshrink(x: Input) -> jax.Array:
     >>> tanhshrink(jnp.array([0.0, 100.0])).tolist()
     [0.0, 99.0]
     """
-    x = _array("tanhshrink", x)
-    return x - jnp.tanh(x)
+    x = checked("tanhshrink", x)
+    w = wide(x)
+    return like(x, w - jnp.tanh(w))
 
 
 def swish(x: Input) -> jax.Array:
@@ -310,8 +316,9 @@ def swish(x: Input) -> jax.Array:
 
     Reference: Ramachandran et al. 2017, arXiv:1710.05941.
     """
-    x = _array("swish", x)
-    return x * sigmoid(x)
+    x = checked("swish", x)
+    w = wide(x)
+    return like(x, w * sigmoid(w))
 
 
 def lisht(x: Input) -> jax.Array:
@@ -322,8 +329,9 @@ def lisht(x: Input) -> jax.Array:
 
     Reference: Roy et al. 2019, arXiv:1901.05894.
     """
-    x = _array("lisht", x)
-    return x * jnp.tanh(x)
+    x = checked("lisht", x)
+    w = wide(x)
+    return like(x, w * jnp.tanh(w))
 
 
 def mish(x: Input) -> jax.Array:
@@ -334,8 +342,9 @@ def mish(x: Input) -> jax.Array:
 
     Reference: Misra 2019, arXiv:1908.08681.
     """
-    x = _array("mish", x)
-    return x * jnp.tanh(softplus(x))
+    x = real("mish", x)
+    w = wide(x)
+    return like(x, w * jnp.tanh(softplus(w)))
 
 
 def gelu_tanh(x: Input) -> jax.Array:
@@ -348,10 +357,11 @@ def gelu_tanh(x: Input) -> jax.Array:
 
     Reference: Hendrycks & Gimpel 2016, arXiv:1606.08415.
     """
-    x = _array("gelu_tanh", x)
-    # Beyond ±10 the gate is 0 or 1 to the last bit; the cube would overflow in half precision.
-    gate = _clamp(x, -10, 10)
-    return x * sigmoid(math.sqrt(8 / math.pi) * gate * (1 + 0.044715 * gate * gate))
+    x = real("gelu_tanh", x)
+    w = wide(x)
+    # Beyond ±10 the gate is 0 or 1 to the last bit.
+    gate = _clamp(w, -10, 10)
+    return like(x, w * sigmoid(math.sqrt(8 / math.pi) * gate * (1 + 0.044715 * gate * gate)))
 
 
 gelu = gelu_tanh
@@ -363,36 +373,18 @@ def gelu_erf(x: Input) -> jax.Array:
     >>> round(float(gelu_erf(1.0)), 4)
     0.8413
     """
-    x = _array("gelu_erf", x)
+    x = real("gelu_erf", x)
+    w = wide(x)
     # erfc keeps the digits that `1 + erf` loses where `x` is negative.
-    return x * lax.erfc(-_floating(x) * math.sqrt(0.5)) / 2
+    return like(x, w * lax.erfc(-floated(w) * math.sqrt(0.5)) / 2)
 
 
 def gelu_sigmoid(x: Input) -> jax.Array:
-    """Gaussian error linear unit, by `sigmoid`: `x sigmoid(1.702 x)`.
+    """Gaussian error linear unit, by `sigmoid`: `x sigmoid(√(8/π) (x + 0.044715 x³))`.
+
+    The same numbers as `gelu_tanh`, as in NNlib.
 
     >>> round(float(gelu_sigmoid(1.0)), 4)
-    0.8458
+    0.8412
     """
-    x = _array("gelu_sigmoid", x)
-    return x * sigmoid(jnp.multiply(1.702, x))
-
-
-def _array(who: str, x: Input, **parameters: Input) -> Any:
-    """`x` ready for arithmetic, or an error; nothing in compiled code, where only traces run it."""
-    check_numbers(who, x=x, **parameters)
-    return jnp.asarray(x) if isinstance(x, (list, tuple)) else x
-
-
-def _floating(x: Input) -> jax.Array:
-    x = jnp.asarray(x)
-    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.float32)
-
-
-def _key(rng, x: jax.Array) -> jax.Array:
-    if rng is None:
-        bits = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
-        return jax.random.key(jnp.sum(bits, dtype=jnp.uint32))
-    if isinstance(rng, jax.Array):
-        return rng
-    return jax.random.key(int(_random.generator(rng).integers(2**31)))
+    return gelu_tanh(real("gelu_sigmoid", x))

@@ -9,6 +9,7 @@ from fluxax._compile import _eager
 from fluxax._compile._dispatch import ShapeMiss, looked_at, watching
 from fluxax._compile._program import find, find_slowly
 from fluxax._compile._site import Purpose
+from fluxax._draws import Turn
 from fluxax._errors import short
 
 
@@ -55,7 +56,11 @@ def _call(f: Any, args: tuple[Any, ...]) -> Any:
         try:
             call = program.call or program.compile_run()
             call = looked_at(call) if watching() else call
-            outs = call(*found.got[0])
+            if program.draws:
+                with Turn(program.draws) as turn:
+                    outs = turn.over(call(*found.got[0], turn.root))
+            else:
+                outs = call(*found.got[0])
         except ShapeMiss:
             found = find_slowly(found.site, f, args, purpose)
             if found is not None and found.program is program:

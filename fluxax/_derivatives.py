@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from fluxax import _tree
+from fluxax import _random, _tree
 from fluxax._compile._objective import objective
 from fluxax._errors import no_array, no_numbers, short
 
@@ -34,8 +34,12 @@ def _arrays(who: str, f: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
 def _to_arrays(who: str, f: Callable[..., Any]) -> Callable[..., Any]:
     """The function; an error where it returns something that has no derivatives."""
 
+    draws = _random.now.draws
+    there = draws.may_draw()
+
     def checked(*args: Any) -> Any:
-        result = f(*args)
+        with draws.following(there):  # JAX runs it once, whatever it takes by its side
+            result = f(*args)
         found = jax.tree.leaves(result)
         if not found or any(map(no_array, found)):
             wrong = next(filter(no_array, found), result)

@@ -15,6 +15,7 @@ from fluxax._errors import short
 from fluxax._jax import is_key, is_tracer
 from fluxax._remake import remake
 from fluxax._state_copies import converted_state, is_state, moved_state
+from fluxax.layers._norm import WideNorm
 from fluxax.optimisers._state import Leaf
 
 _ABSENT: Any = object()
@@ -181,12 +182,25 @@ def f32(tree: Any) -> Any:
 
 
 def f16(tree: Any) -> Any:
-    """A tree with its floating arrays in float16; complex ones in complex64."""
+    """A tree with its floating arrays in float16; complex ones in complex64.
+
+    Those of BatchNorm, InstanceNorm and GroupNorm are in float32, as Flux keeps them: what goes
+    through these layers is in half precision nevertheless.
+
+    Args:
+        tree: as for `f32`.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> half = fx.f16(fx.Chain(fx.Dense(2, 3), fx.BatchNorm(3)))
+        >>> half[1].scale.dtype, half(jnp.ones((4, 2))).dtype
+        (dtype('float32'), dtype('float16'))
+    """
     return _in_dtype(tree, np.float16)
 
 
 def bf16(tree: Any) -> Any:
-    """A tree with its floating arrays in bfloat16; complex ones in complex64."""
+    """A tree with its floating arrays in bfloat16; complex ones in complex64; norms as in `f16`."""
     return _in_dtype(tree, jnp.bfloat16)
 
 
@@ -204,13 +218,21 @@ def f64(tree: Any) -> Any:
     return _in_dtype(tree, np.float64)
 
 
+def _of_norms(tree: Any) -> set[int]:
+    """Which arrays belong to norms that stay in float32."""
+    norms = (part for _, part in _tree.walk_nodes(tree) if isinstance(part, WideNorm))
+    return {id(array) for norm in norms for _, array in _tree.walk(norm)}
+
+
 def _in_dtype(tree: Any, dtype: Any) -> Any:
     wide = {np.float64: np.complex128}.get(dtype, np.complex64)
+    single = _of_norms(tree) if np.dtype(dtype).itemsize == 2 else set()
 
     def array(a: Any) -> Any:
         if not _tree.is_array(a) or is_key(a) or not _tree.is_inexact(a):
             return a
-        wanted = np.dtype(wide if jnp.issubdtype(a.dtype, np.complexfloating) else dtype)
+        real = np.float32 if id(a) in single else dtype
+        wanted = np.dtype(wide if jnp.issubdtype(a.dtype, np.complexfloating) else real)
         return a if a.dtype == wanted else a.astype(wanted)
 
     if _has_leaves(tree):

@@ -17,13 +17,13 @@ from fluxax import _tree
 from fluxax._compile._objective import first_of
 from fluxax._errors import article, short
 from fluxax._implicit._params import Live, Params
+from fluxax._plans import frozen_nodes
 from fluxax._replay import Call, Replay, is_finite
-from fluxax._step import _frozen_nodes
 from fluxax.optimisers._match import match_model
 from fluxax.optimisers._rule import rules_in
 
-#: The random numbers of a step that was held back are gone, so a layer draws others in the replay;
-#: where those do no harm, more are tried.
+#: The stream of a layer is further on after a step that was held back, so it draws others in the
+#: replay; where those do no harm, more are tried.
 _RUNS = 4
 
 
@@ -44,6 +44,7 @@ class Held(NamedTuple):
         finite: whether the loss was, so that only a gradient went bad.
         compiled: whether the loss was compiled. One that was not has side effects, which nobody
             wants twice: it is not run again.
+        root: what it drew random numbers of ours from.
     """
 
     loss: Any
@@ -52,6 +53,7 @@ class Held(NamedTuple):
     args: tuple[Any, ...] | None
     finite: bool
     compiled: bool
+    root: Any
 
 
 class Slot(NamedTuple):
@@ -89,9 +91,9 @@ def _found(held: Held, slots: list[Slot]) -> Finding:
 def _replayed(held: Held, slots: list[Slot]) -> Finding:
     if not held.compiled or held.args is None:
         return Finding()
-    frozen = frozenset(path for path, _ in _frozen_nodes(held.opt_state, held.model))
+    frozen = frozenset(path for path, _ in frozen_nodes(held.opt_state, held.model))
     try:
-        replay = Replay(held.loss, held.model, held.args, frozen)
+        replay = Replay(held.loss, held.model, held.args, frozen, held.root)
         return _backward(replay, slots) if held.finite else _forward(held, replay)
     except Exception:  # such a loss does not run uncompiled; what else is known may be enough
         return Finding()

@@ -21,10 +21,21 @@ _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """A warning at the line of the user's code that led here."""
-    level, frame = 1, sys._getframe(0)
+    warnings.warn(message, category, stacklevel=_depth())
+
+
+def _depth() -> int:
+    """Where the user's line is on the stack, as `stacklevel` counts, for the function that asks."""
+    level, frame = 0, sys._getframe(0)
     while frame is not None and frame.f_code.co_filename.startswith(_HERE):
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, category, stacklevel=level)
+    return level
+
+
+def users_line() -> str:
+    """The line of the user's code that led here, as `file.py:12`."""
+    frame = sys._getframe(_depth() - 1)
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 P = ParamSpec("P")

@@ -16,6 +16,7 @@ from fluxax._compile._nest import nested
 from fluxax._compile._program import find, find_slowly
 from fluxax._compile._site import Found, Purpose
 from fluxax._compile._traced import Program
+from fluxax._draws import Turn
 from fluxax._errors import warn
 from fluxax._implicit._grads import Grads
 from fluxax._implicit._params import Live, Params
@@ -142,11 +143,10 @@ def run(
     """
     program = found.program
     try:
-        call = program.call
-        if call is None:
-            outs = _first_call(found)
+        if program.draws or program.call is None or watching():
+            outs = _carefully(found)
         else:
-            outs = (looked_at(call) if watching() else call)(*found.got[0])
+            outs = program.call(*found.got[0])
     except ShapeMiss:
         again = find_slowly(found.site, f, args, purpose)
         if again is None or again.program is program:
@@ -159,11 +159,27 @@ def run(
     return outs, found
 
 
-def _first_call(found: Found) -> Any:
+def _carefully(found: Found) -> Any:
+    """Run a program that draws, that is new, or at whose results JAX is to look."""
+    program, inputs = found.program, found.got[0]
+    if not program.draws:
+        return _call(found, inputs)
+    with Turn(program.draws) as turn:
+        return turn.over(_call(found, [*inputs, turn.root]))
+
+
+def _call(found: Found, inputs: list[Any]) -> Any:
+    call = found.program.call
+    if call is None:
+        return _first_call(found, inputs)
+    return (looked_at(call) if watching() else call)(*inputs)
+
+
+def _first_call(found: Found, inputs: list[Any]) -> Any:
     """Compile, and run once."""
     program, start = found.program, time.perf_counter()
     call = jitted(_graded(program), "gradient", options=options_for(program.closed))
-    outs = call(*found.got[0])
+    outs = call(*inputs)
     program.call = call
     found.site.record.seconds += time.perf_counter() - start
     return outs

@@ -9,10 +9,10 @@ from how JAX behaves is. The rest is looked up so that importing fluxax survives
 from __future__ import annotations
 
 import copyreg
-import gc
 import importlib
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -237,42 +237,26 @@ def inner_function(f: Any) -> Any:
     return getattr(f, "_func", None) or getattr(f, "__wrapped__", None)
 
 
-def with_own_constants(closed: Any) -> Any:
-    """A closed jaxpr whose NumPy constants are copies.
-
-    JAX's are views of the user's memory, or conversions of it (`taken_for_older`).
-    """
-    held = [c.copy() if isinstance(c, np.ndarray) else c for c in closed.consts]
-    return closed.replace(consts=held)
-
-
-def is_converted(array: np.ndarray) -> bool:
-    """Whether JAX makes another array of a NumPy array, for want of its dtype: float64."""
-    return jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype
-
-
-def taken_for_older(array: np.ndarray) -> bool:
-    """Whether JAX would take a NumPy array for what it was before it was written to.
-
-    A constant of a trace that is converted is known to JAX by the array that it was made from, as
-    long as the conversion lives in some program, whatever has been written there since.
-    """
-
-    def differs() -> bool:
-        held = jax.make_jaxpr(lambda: jnp.negative(array))().consts
-        return any(not np.array_equal(c, array.astype(c.dtype), equal_nan=True) for c in held)
-
-    return differs() and bool(gc.collect() or True) and differs()
-
-
 def jitted_like(function: Any, f: Any) -> Any:
     """A `jax.jit` of a function with the static arguments of another one.
 
     Others of its options say where and how it runs, which is the outer program's choice.
     """
-    state = f.__getstate__()  # what pickle would ask for
-    numbers, names = tuple(state["static_argnums"]), tuple(state["static_argnames"])
+    numbers, names = statics(f)
     return jax.jit(function, static_argnums=numbers, static_argnames=names)
+
+
+_statics: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+
+
+def statics(f: Any) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Which arguments of a jit function are static: their positions and their names."""
+    found = _statics.get(f)
+    if found is None:
+        state = f.__getstate__()  # what pickle would ask for
+        found = tuple(state["static_argnums"]), tuple(state["static_argnames"])
+        _statics[f] = found
+    return found
 
 
 def cut(jaxpr: Any, invars: list[Any], eqns: list[Any], outvars: list[Any]) -> Any:

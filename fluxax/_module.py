@@ -20,6 +20,7 @@ from jax.tree_util import GetAttrKey, default_registry, register_pytree_with_key
 from fluxax import _tree
 from fluxax._errors import short, warn
 from fluxax._jax import WRAPPERS, current_trace, is_tracer
+from fluxax._tensors import owned
 
 
 class _Run(threading.local):
@@ -40,7 +41,8 @@ class Module:
     Every subclass is a JAX pytree, mutable, and plain Python: `copy.deepcopy`,
     pickle, `jax.jit`, `jax.vmap`, `jax.grad` and `jax.tree.map` work on it.
     `trainable`, a tuple of attribute names, restricts what is trained; by default
-    that is every floating or complex array.
+    that is every floating or complex array. A tensor of another library (PyTorch) that is
+    assigned becomes an array.
 
     Example:
         >>> import fluxax as fx, jax.numpy as jnp
@@ -71,7 +73,7 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         if is_tracer(value) and current_trace() != run.trace and not _may_write(self, name):
             return
-        object.__setattr__(self, name, value)
+        object.__setattr__(self, name, owned(value))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Module:
         new = object.__new__(type(self))

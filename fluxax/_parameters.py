@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
 from fluxax import _tree
 from fluxax._errors import short
-from fluxax._jax import beside, is_key, is_tracer
 from fluxax._module import Module
 
 
@@ -34,15 +29,59 @@ def trainable_arrays(
             yield from trainable_arrays(part, (*path, key), (*_above, id(tree)))
 
 
-def trainables(model: Any) -> list[Any]:
+def trainables(model: Any, *, path: bool = False) -> list[Any]:
     """The trained arrays of a model in order, tied ones once.
+
+    Args:
+        model: any tree of arrays.
+        path: whether to give pairs of path and array. The paths are those that `setup` takes.
 
     Example:
         >>> import fluxax as fx
         >>> [w.shape for w in fx.trainables(fx.Dense(2, 3))]
         [(2, 3), (3,)]
+        >>> model = fx.Chain(enc=fx.Dense(2, 3), dec=fx.Dense(3, 1, bias=False))
+        >>> [name for name, _ in fx.trainables(model, path=True)]
+        ['layers.enc.weight', 'layers.enc.bias', 'layers.dec.weight']
     """
-    return list({id(a): a for _, a in trainable_arrays(model)}.values())
+    first: dict[int, tuple[_tree.Path, Any]] = {}
+    for where, array in trainable_arrays(model):
+        first.setdefault(id(array), (where, array))
+    return [(dotted(model, where), a) if path else a for where, a in first.values()]
+
+
+def modules(model: Any) -> list[Any]:
+    """The model and every layer in it, parents first, a layer that stands in two places once.
+
+    A penalty can be of layers of some sort, inside a function that is differentiated too.
+
+    Args:
+        model: any tree. Its lists, tuples and dicts are gone through and not given.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> model = fx.Chain(fx.Dense(2, 3), fx.BatchNorm(3), fx.Dense(3, 1))
+        >>> [type(layer).__name__ for layer in fx.modules(model)]
+        ['Chain', 'Dense', 'BatchNorm', 'Dense']
+        >>> def penalty(m):
+        ...     return sum(jnp.sum(d.weight**2) for d in fx.modules(m) if isinstance(d, fx.Dense))
+        >>> fx.gradient(penalty, model)[0].layers[0].weight.shape
+        (2, 3)
+    """
+    plain = (list, tuple, dict, _tree.Node)
+    found = (v for _, v in _tree.walk_nodes(model) if _tree.kind_of(v) is not None)
+    return list({id(v): v for v in found if not isinstance(v, plain)}.values())
+
+
+def dotted(model: Any, path: _tree.Path) -> str:
+    """A path as prefixes are written: `layers.enc.weight`, `layers[0].weight`."""
+    text = ""
+    for key in path:
+        index = _tree.key_name(key)
+        name = model.names[index] if isinstance(model, _tree.NamedList) else None
+        text += f"[{index}]" if isinstance(index, int) and not name else f".{name or index}"
+        model = dict(_tree.parts(model))[key]
+    return text.removeprefix(".")
 
 
 def fmap(f: Callable[..., Any], tree: Any, *trees: Any) -> Any:
@@ -85,107 +124,6 @@ def fmap(f: Callable[..., Any], tree: Any, *trees: Any) -> Any:
         return new
     replaced = {i: n for i, (_, n) in done.items()}
     return _tree.map_leaves(lambda v: replaced.get(id(v), v) if _tree.is_array(v) else v, new)
-
-
-def loadmodel(model: Any, new: Any) -> Any:
-    """Put the numbers of another tree into a model, in place; ties of the model are kept.
-
-    The model gets arrays of its own, of its dtypes and on its devices, so that two models that
-    were given the same numbers go on apart.
-
-    Args:
-        model: a tree that is changed in place, as deep as its containers allow.
-        new: a tree nested alike: a model, the result of `fmap`, of `state`.
-
-    Returns:
-        The model; another one only where it cannot be changed itself (a tuple, an array).
-
-    Raises:
-        ValueError: if the two differ in structure, in a shape or in the kind of numbers (complex
-            ones do not fit a real model); nothing is changed then.
-
-    Example:
-        >>> import fluxax as fx
-        >>> first, second = fx.Dense(2, 3), fx.Dense(2, 3)
-        >>> bool((fx.loadmodel(second, first).weight == first.weight).all())
-        True
-    """
-    theirs = dict(_named_arrays(new))
-    mine = dict(_named_arrays(model))
-    for key in [*mine, *theirs]:
-        name = "model" + "".join(key)
-        if key not in mine or key not in theirs:
-            lacking = "the model" if key not in mine else "the tree that was given"
-            raise ValueError(
-                f"loadmodel expects trees of one structure, got an array at {name} that "
-                f"{lacking} lacks."
-            )
-        if mine[key].shape != theirs[key].shape or not _holds(mine[key], theirs[key]):
-            raise ValueError(
-                f"loadmodel expects {short(mine[key])} at {name}, got {short(theirs[key])}."
-            )
-    _check_ties(mine, theirs)
-    fresh: dict[int, Any] = {}
-
-    def own(path: _tree.Path, old: Any) -> Any:
-        if id(old) in fresh:  # of a layer that stands in two places
-            return old
-        given = theirs[_key(path)]
-        now = _own(given, old)
-        if now is not given:
-            fresh[id(now)] = now
-        return now
-
-    return put(model, own)
-
-
-def _holds(old: Any, new: Any) -> bool:
-    """Whether an array can take the numbers of another one, rounded at most."""
-    if is_key(old) or is_key(new):
-        return old.dtype == new.dtype
-    kinds = (np.bool_, np.integer, np.floating, np.complexfloating)
-    a, b = (next(i for i, k in enumerate(kinds) if jnp.issubdtype(x.dtype, k)) for x in (old, new))
-    return b <= a
-
-
-def _own(new: Any, old: Any) -> Any:
-    """The numbers of `new` as an array like `old` that nobody else has.
-
-    The same array object in two models would be one tied parameter of a tree that holds both.
-    """
-    if new is old or is_tracer(new) or is_tracer(old):
-        return new if new.dtype == old.dtype else new.astype(old.dtype)
-    if not isinstance(old, jax.Array):
-        return np.array(new, old.dtype)
-    alike = isinstance(new, jax.Array) and new.dtype == old.dtype
-    if alike and (old.committed or not new.committed or is_key(old)):
-        return jax.device_put(new, old.sharding if old.committed else None, may_alias=False)
-    return beside(np.array(new, old.dtype), old)
-
-
-_Key = tuple[str, ...]
-
-
-def _key(path: _tree.Path) -> _Key:
-    """A path by the names in it, one by one: `.a` and `.b` are not one `.a.b`."""
-    return tuple(map(str, path))
-
-
-def _named_arrays(tree: Any) -> Iterator[tuple[_Key, Any]]:
-    return ((_key(path), a) for path, a in _tree.arrays(tree))
-
-
-def _check_ties(mine: dict[_Key, Any], theirs: dict[_Key, Any]) -> None:
-    first: dict[int, _Key] = {}
-    for key, array in mine.items():
-        before = first.setdefault(id(array), key)
-        a, b = theirs[before], theirs[key]
-        at, name = ("model" + "".join(k) for k in (before, key))
-        if a is not b and not bool((jax.numpy.asarray(a) == jax.numpy.asarray(b)).all()):
-            raise ValueError(
-                f"loadmodel expects one value for the tied {at} and {name}, got two. "
-                "Untie them first."
-            )
 
 
 def put(tree: Any, new: Callable[[_tree.Path, Any], Any]) -> Any:

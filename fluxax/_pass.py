@@ -12,6 +12,7 @@ import numpy as np
 from fluxax._compile._guard import lending
 from fluxax._compile._objective import first_of
 from fluxax._diagnosis import Finding, Held, diagnosis
+from fluxax._draws import NO_ROOT
 from fluxax._pieces import Piece, Pieces
 from fluxax._step import step
 
@@ -56,6 +57,7 @@ class Taken(NamedTuple):
     value: Any  # what the loss returned; of a piece: stacked
     good: Any
     done: Any = None
+    tickets: Any = None  # of what draws random numbers: the numbers of these calls
 
 
 class Pass:
@@ -87,12 +89,14 @@ class Pass:
         """One step."""
         lending.now = self.owned
         try:
-            value, good = step(
+            value, good, tickets = step(
                 self.who, self.loss, self.model, (self.model, *args), self.opt_state, self.alive
             )
         finally:
             lending.now = False
-        self.taken.append(Taken(1, value if self.has_aux else first_of(value), good))
+        self.taken.append(
+            Taken(1, value if self.has_aux else first_of(value), good, tickets=tickets)
+        )
         self.kept.append(args)
         compiled = isinstance(good, jax.Array)
         self.alive = good if compiled else np.bool_(good)
@@ -124,7 +128,7 @@ class Pass:
 
     def _add(self, n: int, piece: Piece) -> None:
         value = piece.value if self.has_aux else first_of(piece.value)
-        self.taken.append(Taken(n, value, piece.good, piece.done))
+        self.taken.append(Taken(n, value, piece.good, piece.done, piece.tickets))
         self.alive = piece.good
 
     def _look(self, at: int) -> None:
@@ -150,6 +154,7 @@ class Pass:
         bad = next(i for i, t in enumerate(self.taken) if not bool(t.good))
         before, at = sum(t.n for t in self.taken[:bad]), self.taken[bad]
         index = before + (0 if at.done is None else int(at.done))
+        root = self._go_back(bad, index - before)
         losses = _joined([first_of(t.value) for t in self.taken[: bad + 1]], self.taken)
         value = float(losses[index])
         found = diagnosis(
@@ -160,9 +165,21 @@ class Pass:
                 self._batch(bad, index),
                 finite=math.isfinite(value),
                 compiled=isinstance(at.good, jax.Array),
+                root=root,
             )
         )
         raise NonFiniteLoss(index, value, losses[:index], found)
+
+    def _go_back(self, bad: int, done: int) -> Any:
+        """Let the next call have the number after the bad one's; what that drew from."""
+        at = self.taken[bad].tickets
+        for later in reversed(self.taken[bad + 1 :]):
+            if later.tickets is not None:
+                later.tickets.give_back()
+        if at is None:
+            return NO_ROOT
+        at.give_back(done + 1)
+        return at.rows()[done]
 
     def _batch(self, bad: int, index: int) -> tuple[Any, ...] | None:
         """What the loss got beside the model."""

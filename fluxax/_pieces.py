@@ -17,12 +17,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+<<<<<<< HEAD
 from fluxax import _tree
 from fluxax._between import stepping
+=======
+from fluxax import _random, _tree
+>>>>>>> main
 from fluxax._compile._check import setting
 from fluxax._compile._dispatch import ShapeMiss, jitted, watching, weakly
 from fluxax._compile._nest import inputs_at
 from fluxax._compile._traced import Program
+from fluxax._draws import ROOT, Turn
 from fluxax._jax import beside
 from fluxax._primitives import depth, inside, turns
 from fluxax._step import Fused, Ready, attempt
@@ -45,6 +50,7 @@ class Piece(NamedTuple):
     value: Any  # what the loss returned, of all steps, stacked
     done: Any  # how many steps were good
     good: Any  # whether all were
+    tickets: Any = None  # where the steps draw random numbers: their numbers
 
 
 class Loop:
@@ -61,12 +67,14 @@ class Loop:
         program = fused.program
         parameters = set(program.parameters or ())
         n_inputs = len(program.closed.jaxpr.invars)
+        self.root = n_inputs - 1 if program.draws else None  # the input that differs in every step
+        n_inputs -= self.root is None  # none of the program's
         self.others = [i for i in range(n_inputs) if i not in parameters]
         self.fused, self.batch, self.wanted, self.most = fused, batch, wanted, most
         self.written = [w.input for w in program.writes if w.input is not None]
         self.rest = [i for i in self.others if i not in batch and i not in self.written]
         options = options_for(fused.program.closed, training=True)
-        self.call = jitted(weakly(self._run), "train", donated=(5, 6), options=options)
+        self.call = jitted(weakly(self._run), "train", donated=(6, 7), options=options)
         self.fresh = True
 
     def _run(
@@ -75,6 +83,7 @@ class Loop:
         others: Any,
         data: Any,
         places: Any,
+        roots: Any,
         n: Any,
         arrays: Any,
         counts: Any,
@@ -89,6 +98,8 @@ class Loop:
             inputs.update(zip(self.written, written, strict=True))
             for i, array in zip(self.batch, data, strict=True):
                 inputs[i] = array.at[places[k]].get(mode="promise_in_bounds")
+            if self.root is not None:
+                inputs[self.root] = roots[k]
             now = [inputs[i] for i in self.others]
             new = self.fused.run(parameters, now, arrays, counts, vector, alive)
             arrays, counts, xs, outs, states, good = new
@@ -162,8 +173,8 @@ class Pieces:
         """Train in pieces as far as that goes: (number of steps, what they gave) for each."""
         start, alive = 0, None
         first = None if has_aux else 1
-        if self.whole < 2 or watching() or setting.every:
-            return  # the results of every step are to be looked at
+        if self.whole < 2 or watching() or setting.every or _random.now.draws is not None:
+            return  # the results of every step are to be looked at; or it is inside an objective
         example = self._example()
         while start < self.whole:
             try:
@@ -226,10 +237,19 @@ class Pieces:
                 leaf if isinstance(leaf, jax.Array) else beside(leaf, like)
                 for leaf in self.source.leaves
             ]
+        draws = loop.fused.program.draws
+        if not draws:
+            return self._run(made, loop, start, n, None, lambda piece: piece)
+        with Turn(draws, n) as turn:
+            roots = np.resize(turn.root, (loop.most, *ROOT.shape))
+            over = lambda piece: turn.over(piece._replace(tickets=turn.tickets))
+            return self._run(made, loop, start, n, roots, over)
+
+    def _run(self, made: Ready, loop: Loop, start: int, n: int, roots: Any, over: Any) -> Piece:
         places = np.zeros((loop.most, *self.source.block(0, 1).shape[1:]), np.int32)
         places[:n] = self.source.block(start, start + n)
         parameters, others, *states = made.arguments
-        arguments = (parameters, others, self.data, places, np.int32(n), *states)
+        arguments = (parameters, others, self.data, places, roots, np.int32(n), *states)
         began = time.perf_counter() if loop.fresh else None
 
         def commit(new: Any) -> Piece:
@@ -237,7 +257,7 @@ class Pieces:
             self.source.mark(start + n)
             program = loop.fused.program
             value = values[0] if loop.wanted == 1 else program.value(values, made.own)
-            return Piece(value, done, good)
+            return over(Piece(value, done, good))
 
         piece = whole(loop.call, arguments, commit)
         if began is not None:

@@ -23,6 +23,7 @@ from fluxax._compile._objective import loss_array, objective
 from fluxax._compile._reach import replace_reached
 from fluxax._compile._reads import reads_of
 from fluxax._compile._stand_in import stand_ins
+from fluxax._draws import drawing_from
 from fluxax._implicit._params import Live
 from fluxax._jax import concrete, is_tracer
 from fluxax._module import Module
@@ -78,10 +79,13 @@ class Replay:
         model: its model, or the parameters that it reads.
         args: its other arguments.
         frozen: paths of the frozen Modules.
+        root: what it drew random numbers of ours from.
     """
 
-    def __init__(self, loss: Any, model: Any, args: tuple[Any, ...], frozen: frozenset[Any]):
-        self.loss, self.frozen = loss, frozen
+    def __init__(
+        self, loss: Any, model: Any, args: tuple[Any, ...], frozen: frozenset[Any], root: Any
+    ):
+        self.loss, self.frozen, self.root = loss, frozen, root
         self.live = model if isinstance(model, Live) else None
         self.model = model if self.live is not None else _copy(model)
         self.args = remake(args, lambda v: jnp.asarray(v) if isinstance(v, np.ndarray) else v)
@@ -135,7 +139,7 @@ class Replay:
     def _run(self, model: Any, args: tuple[Any, ...]) -> Any:
         nodes = _tree.walk_nodes(model)
         frozen = frozenset(id(m) for path, m in nodes if path in self.frozen)
-        with objective(True, frozen):
+        with drawing_from(self.root), objective(True, frozen):
             return self.loss(*args) if self.live is not None else self.loss(model, *args)
 
     def _call(self, call: Any, owner: Any, args: Any, kwargs: Any) -> Any:

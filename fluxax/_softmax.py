@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluxax._errors import check_numbers, short
+from fluxax._half import like, wide
 
 Input = Any  # a JAX array, a NumPy array or a number
 
@@ -24,8 +25,9 @@ def glu(x: Input, axis: int = -1) -> jax.Array:
     x = _along("glu", x, (axis,))
     if x.shape[axis] % 2:
         raise ValueError(f"glu expects two halves along axis {axis}, got {short(x)}.")
-    value, gate = jnp.split(x, 2, axis)
-    return value * jax.nn.sigmoid(gate if jnp.issubdtype(gate.dtype, np.inexact) else gate * 1.0)
+    value, gate = jnp.split(wide(x), 2, axis)
+    gate = gate if jnp.issubdtype(gate.dtype, np.inexact) else gate * 1.0
+    return like(x, value * jax.nn.sigmoid(gate))
 
 
 def softmax(x: Input, axis: int = -1) -> jax.Array:
@@ -34,7 +36,8 @@ def softmax(x: Input, axis: int = -1) -> jax.Array:
     >>> softmax(jnp.array([[1e4, 1e4], [0.0, 1e4]])).tolist()
     [[0.5, 0.5], [0.0, 1.0]]
     """
-    return jax.nn.softmax(_along("softmax", x, axis), axis=axis)
+    x = _along("softmax", x, axis)
+    return like(x, jax.nn.softmax(wide(x), axis=axis))
 
 
 def logsoftmax(x: Input, axis: int = -1) -> jax.Array:
@@ -43,7 +46,18 @@ def logsoftmax(x: Input, axis: int = -1) -> jax.Array:
     >>> logsoftmax(jnp.array([0.0, 1e4])).tolist()
     [-10000.0, 0.0]
     """
-    return jax.nn.log_softmax(_along("logsoftmax", x, axis), axis=axis)
+    x = _along("logsoftmax", x, axis)
+    return like(x, jax.nn.log_softmax(wide(x), axis=axis))
+
+
+def logsumexp(x: Input, axis: Any = None, *, keepdims: bool = False) -> jax.Array:
+    """`log(Σ exp(x))` of all elements, or along `axis`, without overflow.
+
+    >>> logsumexp(jnp.array([[0.0, 1e4], [0.0, -1e4]]), axis=1).tolist()
+    [10000.0, 0.0]
+    """
+    x = _along("logsumexp", x, axis)
+    return like(x, jax.nn.logsumexp(wide(x), axis=axis, keepdims=keepdims))
 
 
 def _along(who: str, x: Input, axis: Any) -> jax.Array:

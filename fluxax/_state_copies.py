@@ -6,8 +6,8 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
+from jax.tree_util import tree_flatten_with_path
 
 from fluxax import _tree
 from fluxax._remake import remake
@@ -49,7 +49,7 @@ def converted_state(tree: Any, convert: Callable[[Any], Any]) -> Any:
     refill = Refill()
     for mine, theirs in _pairs(tree, new):
         if isinstance(mine, Leaf):
-            refill.add(theirs, _in_dtypes_of(theirs, states_of(mine)), int(mine.steps))
+            refill.add(theirs, _as_states_of(theirs, mine), int(mine.steps))
             theirs.frozen, theirs.where = mine.frozen, mine.where
         elif isinstance(mine, _tree.Node):
             theirs.frozen_mark = mine.frozen_mark
@@ -64,9 +64,12 @@ def _pairs(tree: Any, other: Any) -> list[tuple[Any, Any]]:
     return [(value, theirs[path]) for path, value in _tree.walk_nodes(tree)]
 
 
-def _in_dtypes_of(leaf: Leaf, states: list[Any]) -> list[Any]:
-    wanted = jax.tree.leaves(leaf.abstract_state())
-    return [
-        state if isinstance(state, int) else state.astype(like.dtype)
-        for state, like in zip(states, wanted, strict=True)
+def _as_states_of(leaf: Leaf, other: Leaf) -> list[Any]:
+    """The states of another leaf in this one's dtypes; what only a wider dtype notes is 0."""
+    paths = [path for path, _ in tree_flatten_with_path(other.abstract_state())[0]]
+    states = dict(zip(paths, states_of(other), strict=True))
+    wanted = [
+        (states.get(path, 0), like)
+        for path, like in tree_flatten_with_path(leaf.abstract_state())[0]
     ]
+    return [s if isinstance(s, int) else s.astype(like.dtype) for s, like in wanted]

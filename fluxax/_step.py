@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-import weakref
 from collections.abc import Callable
 from functools import partial
 from operator import setitem
@@ -15,26 +13,29 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+<<<<<<< HEAD
 from fluxax import _tree
 from fluxax._between import at_rest, readers, stepping
+=======
+>>>>>>> main
 from fluxax._compile import _eager
 from fluxax._compile._dispatch import Donating, ShapeMiss, no_leaks, watching
 from fluxax._compile._nest import inputs_at
 from fluxax._compile._objective import first_of
-from fluxax._compile._program import at_clear, find, find_slowly, holds_for
-from fluxax._compile._site import Found, Purpose
+from fluxax._compile._program import find, find_slowly, holds_for
+from fluxax._compile._site import Found
 from fluxax._compile._traced import Program
+from fluxax._draws import NO_ROOT, Turn
 from fluxax._gradient import warn_untouched
 from fluxax._implicit._styles import check_held, check_loss
 from fluxax._jax import ArrayImpl, beside
-from fluxax._module import Module
 from fluxax._parameters import put
+from fluxax._plans import Plan, find_plan, frozen_modules, new_purpose
 from fluxax.kernels import chosen, options_for
 from fluxax.optimisers import _apply
-from fluxax.optimisers._gather import Gather, make_gather
 from fluxax.optimisers._match import match_model
-from fluxax.optimisers._state import SMALL, Leaf, Store, merge_stores
-from fluxax.optimisers._update import Group, update, whole
+from fluxax.optimisers._state import SMALL, Leaf, Store
+from fluxax.optimisers._update import update, whole
 
 
 class Fused:
@@ -135,24 +136,6 @@ def _held(program: Program, inputs: list[Any], outs: list[Any], good: Any, alive
     return held
 
 
-class Plan(NamedTuple):
-    """How to run the steps of a state tree that was checked against a model.
-
-    It keeps neither of the two alive, and goes when the state does.
-    """
-
-    tree: Gather | None
-    group: Group
-    store: Callable[[], Store | None]  # weak
-    names: list[tuple[Any, ...]]  # by leaf: what leads to its array in the model
-    frozen: tuple[Any, ...]  # paths of frozen Modules, which shape the objective
-    purposes: dict[int, Purpose]  # by number of arguments
-    number: int  # by which programs know it
-
-
-_recent: list[tuple[Any, Plan]] = []
-_RECENT, _numbers = 8, itertools.count()
-at_clear(_recent.clear)
 _true: list[Any] = []
 
 
@@ -171,16 +154,17 @@ class Step(NamedTuple):
 
     value: Any
     good: Any
+    tickets: Any = None  # of a compiled step that draws random numbers: its number
 
 
 def step(
     who: str, loss: Any, model: Any, args: tuple[Any, ...], opt_state: Any, alive: Any = None
 ) -> Step:
     """One guarded training step; `alive` is the flag that the step before gave."""
-    plan, store = _find_plan(who, opt_state, model)
+    plan, store = find_plan(who, opt_state, model)
     alive = _always(store) if alive is None else alive
-    purpose = plan.purposes.get(len(args)) or _new_purpose(plan, len(args))
-    frozen = partial(_frozen_modules, opt_state, model)
+    purpose = plan.purposes.get(len(args)) or new_purpose(plan, len(args))
+    frozen = partial(frozen_modules, opt_state, model)
     found = find(loss, args, purpose, frozen)
     while found is not None:
         try:
@@ -190,11 +174,6 @@ def step(
             found = None if again is not None and again.program is found.program else again
     check_loss(who, loss, args)
     return _uncompiled(loss, model, args, opt_state, purpose.differentiated, alive)
-
-
-def _new_purpose(plan: Plan, n: int) -> Purpose:
-    purpose = plan.purposes[n] = Purpose("step", (True,) + (False,) * (n - 1), plan.frozen)
-    return purpose
 
 
 def _fused(who: str, plan: Plan, found: Found, model: Any, opt_state: Any) -> Fused:
@@ -233,10 +212,17 @@ def attempt(
     who: str, loss: Any, model: Any, args: tuple[Any, ...], opt_state: Any, alive: Any
 ) -> Ready | None:
     """The step for a call, not run yet; `None` if it cannot be compiled."""
+<<<<<<< HEAD
     plan, store = _find_plan(who, opt_state, model)
     purpose = plan.purposes.get(len(args)) or _new_purpose(plan, len(args))
     frozen = partial(_frozen_modules, opt_state, model)
     found = at_rest(find, loss, args, purpose, frozen)
+=======
+    plan, store = find_plan(who, opt_state, model)
+    purpose = plan.purposes.get(len(args)) or new_purpose(plan, len(args))
+    frozen = partial(frozen_modules, opt_state, model)
+    found = find(loss, args, purpose, frozen)
+>>>>>>> main
     if found is None:
         return None
     alive = _always(store) if alive is None else alive
@@ -249,6 +235,7 @@ def _ready(
     who: str, plan: Plan, store: Store, found: Found, model: Any, opt_state: Any, alive: Any
 ) -> Ready:
     program, (parameters, others, *_) = found.program, found.got
+    others = [*others, NO_ROOT] if program.draws else others
     fused = program.by_plan.get(plan.number) or _fused(who, plan, found, model, opt_state)
     if readers or store.shared:
         store.owned()
@@ -281,21 +268,29 @@ def _commit(store: Store, fused: Fused, found: Found, model: Any, new: Any) -> t
 def _run(
     who: str, plan: Plan, store: Store, found: Found, model: Any, opt_state: Any, alive: Any
 ) -> Step:
-    fused, arguments, commit, record, *_ = _ready(who, plan, store, found, model, opt_state, alive)
+    ready = _ready(who, plan, store, found, model, opt_state, alive)
+    if not found.program.draws:
+        outs, good = _at_once(ready, ready.arguments, ready.commit)
+        return Step(found.value(outs), good)
+    with Turn(found.program.draws) as turn:
+        parameters, others, *rest = ready.arguments
+        arguments = (parameters, [*others[:-1], turn.root], *rest)
+        outs, good = _at_once(ready, arguments, lambda new: turn.over(ready.commit(new)))
+    return Step(found.value(outs), good, turn.tickets)
+
+
+def _at_once(ready: Ready, arguments: tuple[Any, ...], commit: Any) -> tuple[Any, Any]:
+    """Run a step and put its results into place."""
+    fused = ready.fused
     if watching():
-        outs, good = _watched(fused, arguments, commit)
-    elif not fused.fresh:
-        outs, good = whole(fused.call, arguments, commit)
-    else:
-        start = time.perf_counter()
-        outs, good = whole(fused.call, arguments, commit)
-        fused.fresh = False
-        record.seconds += time.perf_counter() - start
-    return Step(found.value(outs), good)
-
-
-def _watched(fused: Fused, arguments: tuple[Any, ...], commit: Any) -> tuple[Any, Any]:
-    return whole(fused.step.watched, arguments, lambda new: commit(new[0]))
+        return whole(fused.step.watched, arguments, lambda new: commit(new[0]))
+    if not fused.fresh:
+        return whole(fused.call, arguments, commit)
+    start = time.perf_counter()
+    result = whole(fused.call, arguments, commit)
+    fused.fresh = False
+    ready.record.seconds += time.perf_counter() - start
+    return result
 
 
 def _uncompiled(
@@ -310,90 +305,10 @@ def _uncompiled(
     if not bool(alive):
         return Step(float("nan"), False)
     value, grads = _eager.value_and_gradients(
-        loss, args, differentiated, _eager.Guard(_frozen_modules(opt_state, model))
+        loss, args, differentiated, _eager.Guard(frozen_modules(opt_state, model))
     )
     arrays = [first_of(value), *jax.tree.leaves(grads[0])]
     good = _eager.all_finite(arrays)
     if good:
         update(opt_state, model, grads[0])
     return Step(value, good)
-
-
-# --- plans --------------------------------------------------------------------------------
-
-
-def _find_plan(who: str, opt_state: Any, model: Any) -> tuple[Plan, Store]:
-    """The plan for a state tree; the tree is checked against the model when it is new."""
-    for made_for, plan in _recent:
-        if made_for is not type(model) or plan.tree is None:
-            continue
-        leaves = plan.tree.read(opt_state)
-        store = None if leaves is None else leaves[0][0].store
-        if store is None or plan.store() is not store:
-            continue
-        if not plan.group.stale:
-            return plan, store
-        _recent[:] = [pair for pair in _recent if pair[1] is not plan]
-        break
-    return _make_plan(who, opt_state, model)
-
-
-def _make_plan(who: str, opt_state: Any, model: Any) -> tuple[Plan, Store]:
-    found = match_model(who, opt_state, model)
-    if not _changeable(model):
-        raise TypeError(
-            f"{who} expects a model that can be changed in place, got {type(model).__name__}. "
-            "Use fx.gradient and `opt_state, model = fx.update(opt_state, model, grads[0])`."
-        )
-    stores = {id(leaf.store): leaf.store for _, leaf, _ in found}
-    if len(stores) > 1:
-        merge_stores([leaf for _, leaf, _ in found])
-    store = found[0][1].store if found else Store()
-    first: dict[int, tuple[_tree.Path, Leaf]] = {}
-    for path, leaf, _ in found:
-        first.setdefault(id(leaf), (path, leaf))
-    leaves = [leaf for _, leaf in first.values()]
-    names = [tuple(map(_tree.key_name, path)) for path, _ in first.values()]
-    group = Group(leaves)
-    tokens = {path: leaf.token for path, leaf, _ in found}
-    try:
-        tree = make_gather(opt_state, tokens, lambda x, k: f"{x}.token is {k}") if tokens else None
-    except KeyError:  # nested alike, but of other containers
-        raise TypeError(
-            f"{who} expects the state tree that setup gave, got a {type(opt_state).__name__} with "
-            "parts of one. Pass opt_state as it is."
-        ) from None
-    frozen = _frozen_paths(opt_state, model)
-    plan = Plan(tree, group, weakref.ref(store, _forget), names, frozen, {}, next(_numbers))
-    if tree is not None:
-        _recent.insert(0, (type(model), plan))
-        del _recent[_RECENT:]
-    return plan, store
-
-
-def _forget(store: Any) -> None:
-    """The plans of a state that is gone go with it."""
-    _recent[:] = [pair for pair in _recent if pair[1].store is not store]
-
-
-def _changeable(model: Any) -> bool:
-    kind = _tree.kind_of(model)
-    return kind is not None and kind.assign is not None
-
-
-def _frozen_nodes(tree: Any, model: Any, path: _tree.Path = ()) -> list[tuple[_tree.Path, Any]]:
-    """The Modules whose nodes in the state tree are frozen, with their paths."""
-    found = []
-    if isinstance(tree, _tree.Node) and tree.frozen_mark and isinstance(model, Module):
-        found.append((path, model))
-    for (_, below), (key, part) in zip(_tree.parts(tree), _tree.parts(model), strict=False):
-        found += _frozen_nodes(below, part, (*path, key))
-    return found
-
-
-def _frozen_paths(tree: Any, model: Any) -> tuple[Any, ...]:
-    return tuple(path for path, _ in _frozen_nodes(tree, model))
-
-
-def _frozen_modules(tree: Any, model: Any) -> frozenset[int]:
-    return frozenset(id(module) for _, module in _frozen_nodes(tree, model))

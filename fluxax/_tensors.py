@@ -27,6 +27,11 @@ def array_of(x: Any) -> Any:
     return np.asarray(x) if hasattr(x, "__array__") else jax.dlpack.from_dlpack(x)
 
 
+def owned(x: Any) -> Any:
+    """A tensor as a JAX array that nobody else writes to; anything else as it is."""
+    return jnp.array(array_of(x)) if is_tensor(x) else x
+
+
 def as_arrays(x: Any) -> Any:
     """Nested data with its tensors as arrays; what has none is given back as it is.
 

@@ -12,7 +12,8 @@ initialiser with those keywords set:
     dtype('float32')
 
 `rng` is an int, a `numpy.random.Generator` or a JAX key; without one, the numbers come from the
-stream that `fx.seed` fixes. They are drawn with NumPy, so that building a model compiles nothing.
+stream that `fx.seed` fixes. They are drawn with NumPy, so that building a model compiles nothing;
+inside an objective, without `rng`, by its program, which draws other ones at each call.
 Shapes read `(…, in, out)`: Dense `(in, out)`, Conv `(kh, kw, in, out)`.
 """
 
@@ -30,9 +31,9 @@ from typing import Any, ParamSpec
 import jax
 import numpy as np
 
+from fluxax._draws import source
 from fluxax._errors import no_array, short
 from fluxax._jax import is_tracer
-from fluxax._random import generator
 
 __all__ = [
     "glorot_uniform",
@@ -89,8 +90,11 @@ def _initialiser(draw: Callable[P, np.ndarray]) -> Callable[P, Any]:
             if name not in options:
                 raise TypeError(f"{draw.__name__} expects `{name}`, got none. Write {name}=0.5.")
         sizes: Any = _sizes(draw.__name__, shape)
+        drawn: Any = draw(*sizes, **options)
+        if isinstance(drawn, jax.Array):  # inside an objective
+            return drawn.astype(np.float32)
         # NumPy casts, and `device_put` moves: `jnp.asarray` may compile a program for either.
-        return jax.device_put(np.asarray(draw(*sizes, **options), np.float32))
+        return jax.device_put(np.asarray(drawn, np.float32))
 
     return init
 
@@ -142,11 +146,11 @@ def nfan(*shape: Any) -> tuple[int, int]:
 
 
 def _uniform(rng: Any, shape: tuple[int, ...], limit: float) -> np.ndarray:
-    return (generator(rng).random(shape, np.float32) - np.float32(0.5)) * np.float32(2 * limit)
+    return (source(rng).random(shape, np.float32) - np.float32(0.5)) * np.float32(2 * limit)
 
 
 def _normal(rng: Any, shape: tuple[int, ...], std: float) -> np.ndarray:
-    return generator(rng).standard_normal(shape, np.float32) * np.float32(std)
+    return source(rng).standard_normal(shape, np.float32) * np.float32(std)
 
 
 @_initialiser
@@ -255,8 +259,9 @@ def _truncated(rng: Any, shape: Any, mean: float, std: float, lo: float, hi: flo
     # In the upper tail the distribution function is 1 to the last digit; mirrored it is exact.
     mirror = -1.0 if lo > mean else 1.0
     low, high = sorted((mirror * (lo - mean) / std, mirror * (hi - mean) / std))
-    chance = generator(rng).uniform(ndtr(low), ndtr(high), shape)
-    return np.clip(mean + std * mirror * ndtri(chance), lo, hi)
+    chance = source(rng).uniform(ndtr(low), ndtr(high), shape)
+    quantile: Any = jax.scipy.special.ndtri if isinstance(chance, jax.Array) else ndtri
+    return (mean + std * mirror * quantile(chance)).clip(lo, hi)
 
 
 @_initialiser
@@ -277,9 +282,10 @@ def orthogonal(*shape: int, rng: Any = None, gain: float = 1.0) -> np.ndarray:
     if len(shape) < 2:
         raise ValueError(f"orthogonal expects at least two sizes, got {len(shape)}.")
     rows, cols = math.prod(shape[:-1]), shape[-1]
-    normal = generator(rng).standard_normal((max(rows, cols), min(rows, cols)), np.float32)
-    q, r = np.linalg.qr(normal)
-    q *= np.copysign(gain, gain * np.diagonal(r))  # else the signs are the routine's, not random
+    normal = source(rng).standard_normal((max(rows, cols), min(rows, cols)), np.float32)
+    xp = normal.__array_namespace__()  # NumPy, or inside an objective JAX
+    q, r = xp.linalg.qr(normal)
+    q *= xp.copysign(gain, gain * xp.diagonal(r))  # else the signs are the routine's, not random
     return (q if rows >= cols else q.T).reshape(shape)
 
 
@@ -307,10 +313,11 @@ def sparse_init(*shape: int, rng: Any = None, sparsity: float, std: float = 0.01
     """
     if len(shape) != 2:
         raise ValueError(f"sparse_init expects two sizes, got {len(shape)}.")
-    rng = generator(rng)
+    rng = source(rng)
     zeros = math.ceil(min(1.0, max(0.0, sparsity)) * shape[0])
     places = rng.permuted(np.tile(np.arange(shape[0])[:, None], shape[1]), axis=0)
-    return np.where(places < zeros, np.float32(0), _normal(rng, shape, std))
+    xp = places.__array_namespace__()
+    return xp.where(places < zeros, np.float32(0), _normal(rng, shape, std))
 
 
 @_initialiser
@@ -375,7 +382,7 @@ def rand32(*shape: int, rng: Any = None) -> np.ndarray:
     >>> rand32(3, rng=0).shape
     (3,)
     """
-    return generator(rng).random(shape, np.float32)
+    return source(rng).random(shape, np.float32)
 
 
 @_initialiser

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 
 import fluxax as fx
+from fluxax._compile import _check, _content
 
 #: Scripts that print golden numbers; they need the libraries that they take them from.
 collect_ignore_glob = ["golden/make_*.py"]
@@ -40,6 +41,16 @@ def small() -> Iterator[None]:
 def seeded() -> None:
     """Every test starts from the same random numbers, in whatever order they run."""
     fx.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def reproducible(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two traces of a function are one program to the last detail: chance has no part in it."""
+
+    def by_chance(old: Any, new: Any) -> bool:
+        raise AssertionError(f"two traces differ: {_content.difference(old, new)}")
+
+    monkeypatch.setattr(_check, "alike", by_chance)
 
 
 #: An installed package: what it holds is dropped, and what it does is done, while it is called.

@@ -5,6 +5,7 @@ Each is a generator that is sent a parameter and its gradient and gives the step
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -87,52 +88,66 @@ def adadelta(o, a=0.0, d=0.0):
         _, g = yield step
 
 
-def adam(o, m=0.0, v=0.0, t=0):
-    (b1, b2), lam, couple = o.beta, getattr(o, "lam", 0), getattr(o, "couple", True)
+def decays(o):
+    """By step: the decays, and their running products, which start as the decays."""
+    p1, p2 = now(o.beta, 0)
+    for k in itertools.count():
+        b1, b2 = now(o.beta, k)
+        yield b1, b2, p1, p2
+        p1, p2 = p1 * b1, p2 * b2
+
+
+def now(beta, step):
+    """Two decays in the precision that cancels least; schedules at a step."""
+    return [np.longdouble(b(step) if callable(b) else b) for b in beta]
+
+
+def adam(o, m=0.0, v=0.0):
+    lam, couple, betas = getattr(o, "lam", 0), getattr(o, "couple", True), decays(o)
     x, g = yield
     while True:
-        t += 1
+        b1, b2, p1, p2 = next(betas)
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * abs(g) ** 2
-        step = o.eta * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + o.epsilon)
+        step = o.eta * (m / (1 - p1)) / (np.sqrt(v / (1 - p2)) + o.epsilon)
         x, g = yield step + (o.eta if couple else 1) * lam * x
 
 
 def radam(o, m=0.0, v=0.0, t=0):
-    b1, b2 = o.beta
+    betas = decays(o)
     _, g = yield
     while True:
+        b1, b2, p1, p2 = next(betas)
         t += 1
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * abs(g) ** 2
-        wide = np.longdouble(b2)  # near 1, the two terms cancel also in float64
-        limit = 2 / (1 - wide) - 1
-        rho = limit - 2 * t * wide**t / (1 - wide**t)
-        step = o.eta * m / (1 - b1**t)
+        limit = 2 / (1 - b2) - 1
+        rho = limit - 2 * t * p2 / (1 - p2)
+        step = o.eta * m / (1 - p1)
         if rho > 4:
             r = (rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho)
-            step = step * np.sqrt(r) / (np.sqrt(v / (1 - b2**t)) + o.epsilon)
+            step = step * np.sqrt(r) / (np.sqrt(v / (1 - p2)) + o.epsilon)
         _, g = yield step
 
 
-def adamax(o, m=0.0, u=0.0, t=0):
-    b1, b2 = o.beta
+def adamax(o, m=0.0, u=0.0):
+    betas = decays(o)
     _, g = yield
     while True:
-        t += 1
+        b1, b2, p1, _ = next(betas)
         m = b1 * m + (1 - b1) * g
         u = np.maximum(b2 * u, abs(g))
-        _, g = yield o.eta / (1 - b1**t) * m / (u + o.epsilon)
+        _, g = yield o.eta / (1 - p1) * m / (u + o.epsilon)
 
 
-def oadam(o, m=0.0, v=0.0, t=0, before=0.0):
-    b1, b2 = o.beta
+def oadam(o, m=0.0, v=0.0, before=0.0):
+    betas = decays(o)
     _, g = yield
     while True:
-        t += 1
+        b1, b2, p1, p2 = next(betas)
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * abs(g) ** 2
-        a = o.eta * m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + o.epsilon)
+        a = o.eta * m / (1 - p1) / (np.sqrt(v / (1 - p2)) + o.epsilon)
         before, step = a, 2 * a - before
         _, g = yield step
 
@@ -148,25 +163,25 @@ def amsgrad(o):
         _, g = yield o.eta * m / (np.sqrt(u) + o.epsilon)
 
 
-def nadam(o, m=0.0, v=0.0, t=0):
-    b1, b2 = o.beta
+def nadam(o, m=0.0, v=0.0):
+    betas = decays(o)
     _, g = yield
     while True:
-        t += 1
+        b1, b2, p1, p2 = next(betas)
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * abs(g) ** 2
-        n = b1 * m / (1 - b1 * b1**t) + (1 - b1) * g / (1 - b1**t)
-        _, g = yield o.eta * n / (np.sqrt(v * b2 / (1 - b2**t)) + o.epsilon)
+        n = b1 * m / (1 - b1 * p1) + (1 - b1) * g / (1 - p1)
+        _, g = yield o.eta * n / (np.sqrt(v * b2 / (1 - p2)) + o.epsilon)
 
 
-def adabelief(o, m=0.0, s=0.0, t=0):
-    b1, b2 = o.beta
+def adabelief(o, m=0.0, s=0.0):
+    betas = decays(o)
     _, g = yield
     while True:
-        t += 1
+        b1, b2, p1, p2 = next(betas)
         m = b1 * m + (1 - b1) * g
         s = b2 * s + (1 - b2) * abs(g - m) ** 2 + o.epsilon
-        _, g = yield o.eta * m / (1 - b1**t) / (np.sqrt(s / (1 - b2**t)) + o.epsilon)
+        _, g = yield o.eta * m / (1 - p1) / (np.sqrt(s / (1 - p2)) + o.epsilon)
 
 
 def lion(o, m=0.0):
@@ -267,3 +282,27 @@ def start(rule: Any, oracle: Any = None) -> Any:
     steps = (oracle or ORACLES[type(rule)])(rule)
     next(steps)
     return steps
+
+
+def name(rule: Any) -> str:
+    """What a case of a table is called."""
+    return repr(rule).replace(" ", "")
+
+
+NEEDY = {AccumGrad: lambda: AccumGrad(3), MixedPrecision: lambda: MixedPrecision(Adam())}
+DEFAULTS = [NEEDY.get(cls, cls)() for cls in ORACLES]
+#: Values at which every field and every term shows.
+TELLING = [
+    Descent(0.3), Momentum(0.3, 0.7), Nesterov(0.3, 0.7), Rprop(0.1, (0.6, 1.5), (0.05, 0.3)),
+    RMSProp(0.3, 0.7, 0.1), RMSProp(0.3, 0.7, 0.1, centred=True), AdaGrad(0.3, 0.2),
+    AdaDelta(0.7, 0.1), Adam(0.3, (0.7, 0.9), 0.1), AdamW(0.3, (0.7, 0.9), 0.2, 0.1),
+    AdamW(0.3, (0.7, 0.9), 0.2, 0.1, couple=False), RAdam(0.3, (0.7, 0.95), 0.1),
+    AdaMax(0.3, (0.7, 0.9), 0.1), OAdam(0.3, (0.7, 0.9), 0.1), AMSGrad(0.3, (0.7, 0.9), 0.1),
+    NAdam(0.3, (0.7, 0.9), 0.1), AdaBelief(0.3, (0.7, 0.9), 0.1), Lion(0.3, (0.6, 0.95)),
+    WeightDecay(0.3), SignDecay(0.3), ClipGrad(0.7), ClipNorm(0.7), ClipNorm(0.7, 1),
+    ClipNorm(0.7, np.inf), ClipNorm(0.7, 3), ClipNorm(0.7, 0),
+    ClipGlobalNorm(0.7), AccumGrad(3), AccumGrad(1), EMA(0.7), Muon(0.3, 0.7, 0.2),
+    MixedPrecision(Momentum(0.3, 0.7)), OptimiserChain(WeightDecay(0.3), AccumGrad(3), Adam(0.3)),
+    OptimiserChain(ClipNorm(0.7), WeightDecay(0.3), OptimiserChain(SignDecay(0.1), Adam(0.3))),
+]  # fmt: skip
+RULES = DEFAULTS + TELLING

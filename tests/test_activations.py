@@ -68,7 +68,7 @@ TABLE: list[tuple[str, dict[str, Any], Callable[[np.ndarray], np.ndarray]]] = [
     ("gelu", {}, by_tanh),
     ("gelu_tanh", {}, by_tanh),
     ("gelu_erf", {}, lambda x: x / 2 * (1 + ERF(x / math.sqrt(2)))),
-    ("gelu_sigmoid", {}, lambda x: x * sigma(1.702 * x)),
+    ("gelu_sigmoid", {}, by_tanh),
 ]
 #: Where `f` has a corner; the derivative there is the one from the left or the right.
 CORNERS = {

@@ -181,3 +181,37 @@ def test_anything_else_makes_it_uncompiled(what: str) -> None:
 @pytest.fixture(autouse=True)
 def forgotten() -> None:
     fx.clear_cache()
+
+
+def test_one_thing_in_two_places_of_a_result_is_one_thing() -> None:
+    def f(w: Any) -> Any:
+        xs, a = [w], w * 2
+        return jnp.sum(w), (xs, {"again": xs}, [a, a])
+
+    for _ in range(3):
+        (_, (xs, d, arrays)), _ = fx.withgradient(f, X)
+        assert d["again"] is xs
+        assert arrays[0] is arrays[1]
+        assert arrays[0] is not xs[0]
+    assert all(r.compiled for r in fx.explain() if "test_capture_outputs" in r.where)
+
+
+def test_a_numpy_array_that_the_function_makes_keeps_its_bits() -> None:
+    f = lambda w: (jnp.sum(w), np.array([2**40 + 1]))
+    for _ in range(3):
+        (_, made), _ = fx.withgradient(f, X)
+        assert made.dtype == np.int64
+        assert made[0] == 2**40 + 1
+        made[0] = 0  # it is this call's
+
+
+def test_a_class_that_the_function_makes_is_this_calls() -> None:
+    def f(w: Any) -> Any:
+        return jnp.sum(w), type("Made", (), {"k": 1})
+
+    found = []
+    for _ in range(3):
+        (_, made), _ = quietly(lambda: fx.withgradient(f, X))
+        found.append(made.k)
+        made.k = 2
+    assert found == [1, 1, 1]

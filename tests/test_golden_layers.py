@@ -70,6 +70,8 @@ def test_numbers_of_pytorch(case: dict[str, Any]) -> None:
 #: No numbers of PyTorch: what is random (its laws are in test_layers_alone.py).
 RANDOM = {"Dropout", "AlphaDropout"}
 OTHERS = {"activations", "outputsize", "summary", "make_causal_mask", "make_padding_mask"}
+#: What other layers run, or has a test of its own in test_layers_as_flux.py.
+OTHERS |= {"dot_product_attention", "normalise", "dropout", "Recurrence", "initialstates"}
 
 
 def test_every_layer_has_numbers() -> None:

@@ -143,10 +143,10 @@ MESSAGES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     ),
     "p": (lambda: fx.Dropout(1.5), ValueError, "Dropout expects p from 0 to 1, got 1.5."),
     "nan p": (lambda: fx.Dropout(np.nan), ValueError, "Dropout expects p from 0 to 1, got nan."),
-    "dims": (
-        lambda: fx.Dropout(0.5, dims=3)(ones(2, 2)),
+    "axis": (
+        lambda: fx.Dropout(0.5, axis=3)(ones(2, 2)),
         ValueError,
-        "Dropout(0.5, dims=(3,)) expects input with an axis 3, got f32[2,2].",
+        "Dropout(0.5, axis=(3,)) expects input with an axis 3, got f32[2,2].",
     ),
     "active": (
         lambda: fx.Dropout(0.5, active="auto"),
@@ -360,14 +360,14 @@ MESSAGES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "WeightNorm expects an array `bias` in Dense(2, 3, bias=False), got None.",
     ),
     "weight norm's axis": (
-        lambda: fx.WeightNorm(fx.Dense(2, 3), dims=2),
+        lambda: fx.WeightNorm(fx.Dense(2, 3), axis=2),
         ValueError,
-        "WeightNorm expects dims of an array with 2 axes, got 2.",
+        "WeightNorm expects an axis of an array with 2 axes, got 2.",
     ),
     "weight norm's axes": (
-        lambda: fx.WeightNorm(fx.Dense(2, 3), dims="in"),
+        lambda: fx.WeightNorm(fx.Dense(2, 3), axis="in"),
         TypeError,
-        "WeightNorm expects dims as one or several axes, got 'in'.",
+        "WeightNorm expects axis as one or several axes, got 'in'.",
     ),
     "weight norm's layer": (
         lambda: fx.Chain(fx.WeightNorm(fx.Dense(2, 3)))(ones(1, 4)),

@@ -28,6 +28,15 @@ def add(*xs: Any) -> Any:
     return sum(xs[1:], xs[0])
 
 
+def leaky(x: Any, state: Any) -> Any:
+    state = x if state is None else x + 0.5 * state
+    return state, state
+
+
+def first(x: Any) -> Any:
+    return x
+
+
 def second(xs: Any) -> Any:
     return xs[1]
 
@@ -57,7 +66,21 @@ LAYERS = {
     ),
     "WeightNorm": Row(lambda: fx.WeightNorm(fx.Dense(4, 3, fx.tanh)), (5, 4), (5, 3)),
     "WeightNorm dims": Row(
-        lambda: fx.WeightNorm(fx.Conv((3,), 2, 4), dims=(0, 2)), (2, 5, 2), (2, 3, 4)
+        lambda: fx.WeightNorm(fx.Conv((3,), 2, 4), axis=(0, 2)), (2, 5, 2), (2, 3, 4)
+    ),
+    "Embedding padded": Row(lambda: fx.Embedding(7, 3, padding_idx=2), (2, 5), (2, 5, 3), below=7),
+    "Recurrence": Row(lambda: fx.Recurrence(fx.GRUCell(3, 4)), (2, 5, 3), (2, 5, 4)),
+    "Recurrence foreign": Row(
+        lambda: fx.Chain(fx.Dense(3, 4), fx.Recurrence(leaky)), (2, 5, 3), (2, 5, 4)
+    ),
+    "Parallel of one": Row(lambda: fx.Parallel(first, fx.Dense(4, 3)), (5, 4), (5, 3)),
+    "MaxPool ceil": Row(
+        lambda: fx.MaxPool((2, 3), stride=2, ceil_mode=True), (2, 5, 6, 3), (2, 3, 3, 3)
+    ),
+    "MeanPool inside": Row(
+        lambda: fx.MeanPool((3, 2), stride=2, pad=1, count_include_pad=False, ceil_mode=True),
+        (2, 4, 5, 3),
+        (2, 3, 3, 3),
     ),
     "Embedding": Row(lambda: fx.Embedding(7, 3), (2, 5), (2, 5, 3), below=7),
     "Conv": Row(lambda: fx.Conv((3, 3), 2, 4, fx.tanh, pad=1), (2, 6, 5, 2), (2, 6, 5, 4)),

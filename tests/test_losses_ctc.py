@@ -53,6 +53,26 @@ def test_ctc_of_one_sequence(y: tuple[int, ...]) -> None:
     np.testing.assert_allclose(value, ctc_by_hand(CTC, y), rtol=1e-5)
 
 
+def test_ctc_with_lengths() -> None:
+    """As each sequence by itself, whatever stands behind its end."""
+    times, labels = [5, 3, 4, 0, 0], [(0, 1), (2,), (), (), (1,)]
+    y = np.array([(*row, *(-7, 9)[: 2 - len(row)]) for row in labels])
+    y_hat = np.stack([CTC] * 5)
+    lengths = {"input_lengths": times, "target_lengths": np.array([len(row) for row in labels])}
+    wanted = [ctc_by_hand(CTC[:n], row) for n, row in zip(times, labels, strict=True)]
+    values = fx.ctc_loss(y_hat, y, agg=fx.identity, **lengths)
+    np.testing.assert_allclose(values, wanted, rtol=1e-5)
+    finite = lambda a: fx.ctc_loss(a, y, agg=lambda v: jnp.sum(jnp.where(v < 1e9, v, 0)), **lengths)
+    grad = np.asarray(jax.grad(finite)(y_hat.astype("f4")))
+    assert np.isfinite(grad).all()
+    assert all(not g[n:].any() for g, n in zip(grad, times, strict=True))
+    one = fx.ctc_loss(CTC, np.array([2, 0]), input_lengths=3, target_lengths=np.int32(1))
+    assert float(one) == pytest.approx(wanted[1], rel=1e-5)
+    for wrong in ({"input_lengths": [6] * 5}, {"target_lengths": [3] * 5}):
+        assert np.isnan(fx.ctc_loss(y_hat, np.zeros((5, 2), int), agg=fx.identity, **wrong)).all()
+    assert math.isnan(fx.ctc_loss(CTC, np.array([0]), input_lengths=-1))
+
+
 def test_ctc_gradient() -> None:
     """Against central differences; where there is no path, nothing rather than NaN."""
     y = np.array([[1, 1, 3], [2, 0, 1], [0, 3, 3], [1, 1, 1]])

@@ -56,6 +56,38 @@ def test_excluded_classes(masked: np.ndarray) -> None:
     assert (grad[:, 2] == 0).all()
 
 
+INFINITE = [  # name, scores, target: as sure as can be, and right
+    ("logitbinarycrossentropy", [np.inf, -np.inf], [1, 0]),
+    ("logitcrossentropy", [[np.inf, 0, 1], [-np.inf, 0, -np.inf], [np.inf, -np.inf, 1]], [0, 1, 0]),
+    ("logitcrossentropy", [[np.inf, 0], [-np.inf, 0]], [[1, 0], [0, 1]]),
+    ("binarycrossentropy", [1, 0], [1, 0]),
+    ("binary_focal_loss", [1, 0], [1, 0]),
+    ("crossentropy", [[1, 0], [0, 1]], [0, 1]),
+    ("focal_loss", [[1, 0], [0, 1]], [0, 1]),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name, y_hat, y", INFINITE, ids=str)
+def test_infinitely_sure_and_right(name: str, y_hat: Any, y: Any, dtype: str) -> None:
+    loss, x, y = getattr(fx, name), jnp.asarray(y_hat, dtype), jnp.asarray(y)
+    values, pull = jax.vjp(lambda x: loss(x, y, agg=fx.identity), x)
+    np.testing.assert_allclose(np.float32(values), 0, atol=2 * float(jnp.finfo(dtype).eps))
+    assert np.isfinite(np.float32(pull(jnp.ones_like(values))[0])).all()
+
+
+def test_infinitely_sure_and_wrong() -> None:
+    assert float(fx.logitbinarycrossentropy(jnp.array([np.inf]), jnp.array([0]))) == np.inf
+    assert float(fx.logitbinarycrossentropy(jnp.array([-np.inf]), jnp.array([1.0]))) == np.inf
+    for y in (jnp.array([1]), jnp.array([[0.0, 1.0]])):
+        assert float(fx.logitcrossentropy(jnp.array([[np.inf, 0.0]]), y)) == np.inf
+    assert np.isnan(fx.logitcrossentropy(jnp.array([[np.nan, 0.0]]), jnp.array([1])))
+    both = fx.logitcrossentropy(jnp.array([[np.inf, np.inf, 0.0]]), jnp.array([1]))
+    assert float(both) == pytest.approx(math.log(2))  # shared out
+    slope = jax.grad(fx.logitbinarycrossentropy, 1)(2.0, 0.0)  # of a soft target
+    assert float(slope) == pytest.approx(-2)
+
+
 SATURATED = [
     ("crossentropy", {}),
     ("kldivergence", {}),

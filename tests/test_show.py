@@ -171,7 +171,7 @@ CONSTRUCTORS = [
     "Dense(3, 4, softplus, bias=False)",
     "MaxPool((3, 3), stride=1, pad=1)",
     "MeanPool((3,))",
-    "Dropout(0.5, dims=(0,), active=True)",
+    "Dropout(0.5, axis=(0,), active=True)",
     "BatchNorm(4, relu, track_stats=False, eps=0.001)",
     "LayerNorm(4, 5, relu, affine=False)",
     "Scale(4, 5, relu)",

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 import dataclasses
 from collections.abc import Callable
+=======
+from collections.abc import Callable, Iterator
+from itertools import repeat
+>>>>>>> main
 from typing import Any
 
 import jax
+import numpy as np
 
 from fluxax import _tree
 from fluxax._checkpoint._arrays import described
 from fluxax._checkpoint._filling import NOTHING, Filling
 from fluxax._checkpoint._values import decoded, is_plain, is_plain_note, same
 from fluxax._errors import short
-from fluxax.optimisers._keep import places_of
-from fluxax.optimisers._rule import fields_of, is_rule
+from fluxax._jax import beside
+from fluxax.optimisers._keep import completed, places_of
+from fluxax.optimisers._rule import fields_of, is_rule, rules_in
 from fluxax.optimisers._state import Leaf
+from fluxax.optimisers._widen import is_narrow
 
 Fill = Callable[[Filling, Any, Any, _tree.Path], Any]
 
@@ -41,11 +49,13 @@ def fill_leaf(filling: Filling, note: Any, leaf: Any, path: _tree.Path, fill: Fi
 
 def _fill_states(filling: Filling, saved: dict[str, Any], leaf: Leaf, path: _tree.Path) -> None:
     wanted = jax.tree.leaves(leaf.abstract_state())
-    notes = saved["state"]
+    rules = {id(r): n for r, n in zip(rules_in(leaf.rule), _rules_in(saved["rule"]), strict=True)}
+    notes = completed(leaf, saved["state"], lambda rule: _beta(rule, rules[id(rule)]))
     theirs = [_said(filling, note) for note in notes]
     mine = [short(state) for state in wanted]
-    if mine != theirs:
+    if len(mine) != len(theirs) or not all(map(_fits, theirs, wanted, repeat(leaf))):
         here = ", ".join(mine) or "none"
+        theirs = [_said(filling, note) for note in saved["state"]]
         filling.note(
             (*path, ".state"), f"{', '.join(theirs) or 'none'} in the checkpoint, {here} here"
         )
@@ -54,11 +64,37 @@ def _fill_states(filling: Filling, saved: dict[str, Any], leaf: Leaf, path: _tre
     for note, like in zip(notes, places_of(leaf), strict=True):
         if isinstance(note, int):
             states.append(note)
-        elif like is None:
-            states.append(filling.contents.host(note["array"]))
+        elif like is None or filling.contents.infos[note["array"]]["dtype"] != like.dtype.name:
+            host = filling.contents.host(note["array"])
+            states.append(host if like is None else beside(host.astype(like.dtype), like))
         else:
             states.append(filling.contents.array(note["array"], like))
     filling.refill.add(leaf, states, saved["steps"])
+
+
+def _rules_in(note: Any) -> Iterator[Any]:
+    """The notes of a rule and of every rule in its fields, outermost first."""
+    inside = note
+    if isinstance(note, dict):
+        if "rule" in note:
+            yield note
+        inside = note.get("parts", note.get("tuple", note.get("list", ())))
+    for value in inside.values() if isinstance(inside, dict) else inside:
+        if isinstance(value, (dict, list)):
+            yield from _rules_in(value)
+
+
+def _beta(rule: Any, note: Any) -> Any:
+    """The decays of a rule as they were noted; a schedule as it is."""
+    noted = note["parts"].get("beta")
+    return decoded(noted) if is_plain_note(noted) else rule.beta
+
+
+def _fits(said: str, state: Any, leaf: Leaf) -> bool:
+    """Whether a state is as it was noted; of a narrow parameter it was narrow in older versions."""
+    narrow = short(jax.ShapeDtypeStruct(state.shape, leaf.dtype))
+    older = is_narrow(leaf) and state.dtype == np.float32 and said == narrow
+    return older or said == short(state)
 
 
 def _said(filling: Filling, note: Any) -> str:

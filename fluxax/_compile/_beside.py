@@ -20,6 +20,7 @@ from fluxax._compile._explain import switches
 from fluxax._compile._nest import nested
 from fluxax._compile._site import Found, Purpose
 from fluxax._compile._trace import Frozen
+from fluxax._draws import NO_ROOT, drawing_from
 from fluxax._jax import is_key
 
 #: Relative errors that another order of the same operations may make, of an array's norm and of
@@ -42,12 +43,14 @@ def differs(
     owners = got[1] if program.parameters is None else got[2]
     places = [(owner, write.name) for owner, write in zip(owners, program.writes, strict=True)]
     before = [owner.get(name, _NOTHING) for owner, name in places]
-    outs, grads = jax.jit(program.run_whole)(inputs)
+    root = [NO_ROOT] if program.draws else []
+    outs, grads = jax.jit(program.run_whole)([*inputs, *root])
     ours = [found.value(outs), _nested(found, grads), outs[program.n_outputs :]]
     if remembers(program.closed):  # uncompiled, JAX would run what it has compiled of the user's
         jax.clear_caches()
     try:
-        plain = _plain(found, f, args, purpose, frozen)
+        with drawing_from(NO_ROOT):
+            plain = _plain(found, f, args, purpose, frozen)
         states = [owner.get(name, _NOTHING) for owner, name in places]
     finally:
         for (owner, name), state in zip(places, before, strict=True):

@@ -188,6 +188,8 @@ def _cached_like(function: Any, old: Any) -> Any:
     that call is remembered outside the trace.
     """
 
+    answers: list[Any] = []
+
     def cached(*args: Any, **kwargs: Any) -> Any:
         hash((args, *kwargs.values()))  # as Python does
         function(*args, **kwargs)
@@ -200,9 +202,10 @@ def _cached_like(function: Any, old: Any) -> Any:
         finally:
             sys.setprofile(watch)
         _check_lasting(old, value)
+        answers.append((args, kwargs, value))
         return value
 
-    cached.__wrapped__ = function  # pyright: ignore[reportFunctionMemberAccess]
+    cached.__dict__.update(__wrapped__=function, answers=answers)
     return cached
 
 

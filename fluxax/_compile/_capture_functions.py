@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import functools
 import types
 from typing import Any
@@ -9,11 +10,11 @@ from typing import Any
 import jax.numpy as jnp
 
 from fluxax._compile import _boxes as boxes
-from fluxax._compile._poison import FORBIDDEN, may_be_unsteady
+from fluxax._compile._poison import FORBIDDEN, imported, may_be_unsteady, may_import
 from fluxax._compile._reads import Reads, is_core, is_user_function, reads_of
 from fluxax._compile._spec import Again, Arr, Box, How, Opaque, Part, Sidestep, Spec, Tied
 from fluxax._compile._walk import Walk
-from fluxax._jax import JitFunction, holds, inner_function
+from fluxax._jax import JitFunction, holds, inner_function, statics
 
 #: JAX remembers the trace of a function that is given to one of these.
 _REMEMBERING = frozenset(
@@ -21,6 +22,8 @@ _REMEMBERING = frozenset(
     while_loop""".split()
 )
 
+
+_BUILTINS = dict(vars(builtins))
 
 #: What a function says about itself; looked at if code mentions it.
 _ABOUT = frozenset("__annotations__ __doc__ __module__ __name__ __qualname__".split())
@@ -75,6 +78,11 @@ class Functions(Walk):
         where = f"`{code.co_name}` ({code.co_filename}:{code.co_firstlineno})"
         if reads.writes_globals:
             raise Sidestep(f"{where} assigns the global `{reads.writes_globals}`")
+        for one in reads.imports:
+            if not may_import(one, f.__globals__, reads.names):
+                raise Sidestep(f"{where}: {imported(one.name)}")
+        if "__globals__" in reads.names:
+            raise Sidestep(f"{where} reads `__globals__`")
         for name in reads.globals:
             value = f.__globals__.get(name)
             if (value is None and name in FORBIDDEN) or (
@@ -101,9 +109,15 @@ class Functions(Walk):
             if name in space:
                 part = self.take(space[name], name)
                 box.parts.append((f"{{v}}.__globals__[{name!r}]", ("global", name), part))
-            else:
-                self.tokens.append((name, "no global"))
-                box.checks.append((f"{name!r} not in {{v}}.__globals__", None))
+                continue
+            self.tokens.append((name, "no global"))
+            box.checks.append((f"{name!r} not in {{v}}.__globals__", None))
+            value = vars(builtins).get(name)
+            if value is not _BUILTINS.get(name):  # put there by somebody
+                part = self.take(value, name)
+                box.parts.append((f"builtin({name!r})", ("global", name), part))
+            elif value is None:
+                box.checks.append((f"builtin({name!r}) is None", None))
 
     def _cell(self, cell: types.CellType, name: str) -> Spec:
         found = self._boxes.get((id(cell), self._phase))
@@ -168,11 +182,13 @@ class Functions(Walk):
         if isinstance(w, JitFunction):
             if not holds("statics"):
                 return self._opaque(w, label)
-            return self._wrapper(w, label, boxes.JITTED)
+            box = self._wrapper(w, label, boxes.JITTED, statics(w))
+            box.checks.append(("statics({v}) == {k}", statics(w)))
+            return box
         return self._cached(w, label)
 
-    def _wrapper(self, w: Any, label: str, how: How) -> Box:
-        box = self.box(w, label, how)
+    def _wrapper(self, w: Any, label: str, how: How, *token: Any) -> Box:
+        box = self.box(w, label, how, *token)
         box.parts.append(("{v}.__wrapped__", "wrapped", self.take(w.__wrapped__, label)))
         return box
 
@@ -180,6 +196,7 @@ class Functions(Walk):
         """A `lru_cache` of the user's: a trace asks itself, so it must read nothing of a trace."""
         mark = self.mark()
         box = self._wrapper(w, label, boxes.CACHED)
+        box.checks.append(("same_answers({v}, {k})", []))  # what a trace asked it: `guard_for`
         if self.names.isdisjoint(_ABOUT_CACHES) and not _reads_arrays(box):
             return box
         self.back(mark)

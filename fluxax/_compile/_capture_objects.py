@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import enum
-import sys
 import types
 from collections.abc import Iterable
 from typing import Any
@@ -14,6 +13,7 @@ import jax
 from fluxax import _tree
 from fluxax._compile import _boxes as boxes
 from fluxax._compile._forms import Form, Slot
+from fluxax._compile._poison import STEADY
 from fluxax._compile._reads import (
     function_in,
     is_user_class,
@@ -22,7 +22,7 @@ from fluxax._compile._reads import (
 )
 from fluxax._compile._spec import Box, Const, Is, Part, Sidestep, Spec
 from fluxax._compile._walk import FIXED_PHASE, Walk
-from fluxax._module import Module
+from fluxax._module import Module, static_key
 
 _UNSEEN_METHODS = frozenset(
     "__init__ __new__ __post_init__ __init_subclass__ __repr__ __str__ __del__ __reduce__ "
@@ -35,9 +35,9 @@ _DESCRIPTORS = (
     types.GetSetDescriptorType,
     type(vars(collections.namedtuple("_", "a"))["a"]),  # of a field of a named tuple
 )
-#: Packages whose modules stay as they are: settings of theirs are part of JAX's own key.
-_STEADY = frozenset("jax jaxlib numpy fluxax".split()) | sys.stdlib_module_names
 
+#: What a class says about itself, beside what stands in it; looked at if code mentions it.
+_ABOUT_CLASSES = frozenset(("__name__", "__qualname__"))
 
 #: Words of code that reads attributes by computed names.
 _COMPUTING = frozenset("getattr() vars() dir() __dict__ attrgetter __getattribute__".split())
@@ -191,6 +191,9 @@ class Objects(Walk):
             return spec
         box = self.box(cls, label, boxes.CLASS_VALUE)
         box.checks.append(("{v} is {k}", cls))
+        for name in _ABOUT_CLASSES & self.names:
+            self.tokens.append((f"{label}.{name}", "value", static_key(getattr(cls, name))))
+            box.checks.append((f"{{v}}.{name} == {{k}}", getattr(cls, name)))
         self._class_of(box, cls)
         for base in cls.__mro__:
             if base is not object and is_user_class(base):
@@ -219,7 +222,7 @@ class Objects(Walk):
     def take_module(self, module: types.ModuleType, label: str) -> Spec:
         """A module: the attributes that code names, wherever it lives."""
         top = module.__name__.partition(".")[0]
-        if top in _STEADY and not is_user_module(module):
+        if top in STEADY and not is_user_module(module):
             return self._const(module, label, identical=True)
         names = [n for n in vars(module) if n in self.names]
         absent = frozenset(self.names) - set(names)

@@ -150,8 +150,10 @@ class _Reader:
         cls = type(value)
         if cls in _ATOMS:
             return value
-        if cls in (float, complex) or isinstance(value, np.generic):
-            return digest(np.asarray(value))
+        if cls in (bool, int):  # True and 1 are equal
+            return cls, value
+        if isinstance(value, (int, float, complex, np.generic)):  # JAX has classes of its own
+            return cls, digest(np.asarray(value))
         if isinstance(value, np.dtype):
             return value
         if isinstance(value, enum.Enum):
@@ -212,7 +214,7 @@ def _attributes(value: Any) -> dict[str, Any]:
 def _function(f: types.FunctionType) -> dict[str, Any]:
     cells = [_content(cell) for cell in f.__closure__ or ()]
     if is_core(f.__code__.co_filename):  # JAX keeps traces and results there, too
-        cells = [c for c in cells if callable(c) or type(c) in _ATOMS or hasattr(c, "transforms")]
+        cells = [c for c in cells if callable(c) or type(c) in _PLAIN or hasattr(c, "transforms")]
     return {"code": f.__code__, "cells": cells, "defaults": f.__defaults__ or ()}
 
 
@@ -230,7 +232,8 @@ _PARTS: dict[type, Callable[[Any], dict[str, Any]]] = {
     functools._lru_cache_wrapper: lambda w: {"function": w.__wrapped__},
 }
 
-_ATOMS = frozenset((type(None), bool, int, str, bytes, type(Ellipsis), range))
+_ATOMS = frozenset((type(None), str, bytes, type(Ellipsis), range))
+_PLAIN = _ATOMS | {bool, int, float}
 _FLAT = frozenset((tuple, list))
 
 

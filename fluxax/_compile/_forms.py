@@ -54,14 +54,16 @@ class Form(NamedTuple):
     has_dict: bool
 
 
-_forms: weakref.WeakKeyDictionary[type, Form | None] = weakref.WeakKeyDictionary()
+_forms: weakref.WeakKeyDictionary[type, tuple[Any, Form | None]] = weakref.WeakKeyDictionary()
 
 
 def form_of(cls: type) -> Form | None:
     """The form of a class's instances; `None` if something of them may stay unseen."""
-    if cls not in _forms:
-        _forms[cls] = _form(cls)
-    return _forms[cls]
+    reads = cls.__getattribute__  # a class can get another one
+    known = _forms.get(cls)
+    if known is None or known[0] is not reads:
+        known = _forms[cls] = reads, _form(cls)
+    return known[1]
 
 
 def _form(cls: type) -> Form | None:

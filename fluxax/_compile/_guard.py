@@ -7,6 +7,8 @@ if anything differs; then the slow walk decides.
 
 from __future__ import annotations
 
+import builtins
+import decimal
 import threading
 import types
 from collections import OrderedDict, deque
@@ -21,8 +23,20 @@ from fluxax import _tree
 from fluxax._compile import _boxes as boxes
 from fluxax._compile._forms import Slot
 from fluxax._compile._reads import function_in
-from fluxax._compile._spec import Again, Arr, Box, Const, Num, Opaque, Part, Spec, Tied, key_of
-from fluxax._jax import ArrayImpl
+from fluxax._compile._spec import (
+    Again,
+    Arr,
+    Box,
+    Const,
+    Num,
+    Opaque,
+    Part,
+    Spec,
+    Tied,
+    decimal_context,
+    key_of,
+)
+from fluxax._jax import ArrayImpl, statics
 from fluxax._module import static_key
 
 
@@ -52,6 +66,11 @@ def _no_slot(value: Any, descriptor: Any) -> bool:
 
 def _same_array(a: Any, b: Any) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def _same_answers(cached: Any, answers: list[Any]) -> bool:
+    """Whether a `lru_cache` gives what it gave to a trace; it is asked, as the function would."""
+    return all(cached(*args, **kwargs) is value for args, kwargs, value in answers)
 
 
 def _is_empty(cell: types.CellType) -> bool:
@@ -94,6 +113,10 @@ _SPACE = {
     "same_items": _same_items,
     "same_array": _same_array,
     "is_empty": _is_empty,
+    "same_answers": _same_answers,
+    "statics": statics,
+    "decimal_context": decimal_context,
+    "builtin": vars(builtins).get,
     "function_in": function_in,
     "structure": lambda v: jax.tree.structure(v, is_leaf=lambda u: u is not v),
     "children": lambda v: [x for _, x in _tree.PYTREE.parts(v)],
@@ -154,6 +177,8 @@ class Emitter:
 
     def _constant(self, spec: Any, reader: str) -> None:
         known = self.constant(spec.value)
+        if isinstance(spec.value, decimal.Decimal):
+            self.require(f"decimal_context() == {self.constant(decimal_context())}")
         if isinstance(spec, Const) and spec.identical:
             return self.require(f"{reader} is {known}")
         v = self.fresh()

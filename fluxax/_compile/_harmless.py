@@ -36,7 +36,7 @@ _TYPES = frozenset("_thread.lock _thread.RLock _io.StringIO _io.BytesIO".split()
 
 #: Those that act on the world, or answer by more than what they are given, all the same.
 _NOT = frozenset(
-    """builtins.print builtins.input builtins.open builtins.breakpoint
+    """builtins.type.__subclasses__ builtins.print builtins.input builtins.open builtins.breakpoint
     array.array.tofile array.array.fromfile
     datetime.datetime.now datetime.datetime.utcnow datetime.datetime.fromtimestamp
     datetime.datetime.timestamp datetime.datetime.astimezone datetime.date.today

@@ -165,6 +165,8 @@ def _meet(
     name = eqn.primitive.name
     nothing: list[Host | None] = [None] * len(eqn.outvars)
     if name in _STRUCTURAL:
+        if _narrows(eqn):  # a number out of range is an error in JAX, and an input would be cut
+            bad |= which
         return [found[0]]
     if name in _INDEXED and operands[0] not in found:
         return nothing
@@ -177,6 +179,14 @@ def _meet(
     if any(h[0] == _NORMALISED for h in found) or (name == "pow" and operands[1] in found):
         bad |= which
     return nothing
+
+
+def _narrows(eqn: Any) -> bool:
+    """Whether an equation makes an integer of few bits."""
+    dtype = eqn.outvars[0].aval.dtype
+    return np.issubdtype(dtype, np.integer) and (
+        np.dtype(dtype).itemsize < 4 or np.issubdtype(dtype, np.unsignedinteger)
+    )
 
 
 def _normalises(eqn: Any, name: str) -> bool:

@@ -7,25 +7,36 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from fluxax import _tree
+from fluxax import _random, _tree
+from fluxax._draws import Draws
 from fluxax._errors import short
 from fluxax._jax import current_trace
 from fluxax._module import run
 
 
 class objective:
-    """A context in which layers are in train or test mode and may write their state."""
+    """A context in which layers are in train or test mode and may write their state.
+
+    What of ours is drawn there has the number of this call; inside another objective, of that one.
+    """
 
     def __init__(self, training: bool, frozen: frozenset[int] = frozenset()):
         self.now = (training, frozen)
 
     def __enter__(self) -> None:
+        self.draws = Draws() if _random.now.draws is None else None
         self.before = (run.training, run.frozen, run.trace)
         run.training, run.frozen = self.now
         run.trace = current_trace()
+        if self.draws is not None:
+            _random.now.draws = self.draws
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, kind: Any, *_: Any) -> None:
         run.training, run.frozen, run.trace = self.before
+        if self.draws is not None:
+            _random.now.draws = None
+            if kind is not None and self.draws.tickets is not None:
+                self.draws.tickets.give_back()
 
 
 def first_of(out: Any) -> Any:

@@ -8,10 +8,12 @@ their places. A thing that is captured and not touched costs nothing.
 from __future__ import annotations
 
 import builtins
+import importlib.util
+import sys
 import types
 from typing import Any
 
-from fluxax._compile._reads import is_user_file
+from fluxax._compile._reads import Import, is_user_module
 from fluxax._compile._spec import Sidestep
 
 
@@ -53,7 +55,7 @@ _UNSTEADY = frozenset(
     "time random secrets uuid datetime os sys io pathlib shutil subprocess socket tempfile logging "
     "threading multiprocessing signal select asyncio sqlite3 urllib http requests gc inspect "
     "traceback pickle shelve csv zoneinfo getpass platform queue sched locale warnings pdb wandb "
-    "tqdm mlflow atexit contextvars weakref numpy.random posix _random _io nt _thread "
+    "tqdm mlflow atexit contextvars weakref importlib numpy.random posix _random _io nt _thread "
     "_datetime".split()
 )
 
@@ -123,10 +125,65 @@ def _import(
 ) -> Any:
     """`import` inside the function: packages as constants, the user's own modules not."""
     module = builtins.__import__(name, globals, locals, fromlist, level)
-    file = getattr(module, "__file__", None)
-    if file is not None and is_user_file(file):
-        raise Sidestep(f"it imports `{name}` while it runs; import it at the top of the file")
-    return steady(module, name)
+    if is_user_module(module):
+        raise Sidestep(imported(name))
+    return steady(module, name) if is_steady_package(module) else ImportedView(module)
+
+
+def imported(name: str) -> str:
+    """Why a function that imports something while it runs is not compiled."""
+    return f"it imports `{name}` while it runs; import it at the top of the file"
+
+
+#: Packages whose modules stay as they are: settings of theirs are part of JAX's own key.
+STEADY = frozenset("jax jaxlib numpy fluxax".split()) | sys.stdlib_module_names
+
+
+def is_steady_package(module: types.ModuleType) -> bool:
+    """Whether what user code names of a module is constant."""
+    return module.__name__.partition(".")[0] in STEADY
+
+
+class ImportedView:
+    """A package that the function itself imports: its functions and classes, but no settings."""
+
+    def __init__(self, module: types.ModuleType):
+        self.__dict__["_module"] = module
+
+    def __getattr__(self, name: str) -> Any:
+        module = self.__dict__["_module"]
+        value = getattr(module, name)
+        if isinstance(value, types.ModuleType):
+            return steady(value, name) if is_steady_package(value) else ImportedView(value)
+        if not callable(value):
+            raise Sidestep(imported(f"{module.__name__}.{name}"))
+        return steady(value, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise Sidestep(f"it writes `{self.__dict__['_module'].__name__}.{name}`")
+
+
+def may_import(one: Import, space: dict[str, Any], names: frozenset[str]) -> bool:
+    """Whether an import in code that runs as it is gives nothing but functions and classes.
+
+    Args:
+        one: the import.
+        space: the globals of its function.
+        names: the attributes that code mentions.
+    """
+    try:
+        name = importlib.util.resolve_name("." * one.level + one.name, space.get("__package__"))
+    except (ImportError, ValueError):
+        return False
+    module = sys.modules.get(name)
+    top = sys.modules.get(name.partition(".")[0])
+    if module is None or top is None or is_user_module(module):
+        return False
+    if is_steady_package(module):
+        return not may_be_unsteady(module, names | {*one.names})
+    taken = one.names or names & {*vars(module), *vars(top)}
+    found = [getattr(m, n) for m in (module, top) for n in taken if hasattr(m, n)]
+    return all(callable(v) or isinstance(v, types.ModuleType) for v in found)
 
 
 def trace_builtins(isinstance_: Any) -> dict[str, Any]:

@@ -25,6 +25,15 @@ class Reads(NamedTuple):
     names: frozenset[str]  # attribute names, and strings that may be used as such
     writes_globals: str | None  # a global it assigns, if any
     codes: frozenset[int]  # ids of the code objects seen
+    imports: tuple[Import, ...]  # what it imports while it runs
+
+
+class Import(NamedTuple):
+    """An `import` inside a function."""
+
+    name: str
+    level: int  # how many packages up a relative one begins
+    names: tuple[str, ...]  # what is taken `from` it
 
 
 _cache: OrderedDict[int, tuple[CodeType, Reads]] = OrderedDict()
@@ -51,7 +60,8 @@ def _inspect(code: CodeType) -> Reads:
     attributes = set(code.co_names)
     written = None
     codes = {id(code)}
-    before = ""
+    imports: list[Import] = []
+    before, constants = "", [None, None]
     for op in dis.get_instructions(code):
         if op.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"):
             names[op.argval] = None
@@ -62,6 +72,11 @@ def _inspect(code: CodeType) -> Reads:
             attributes.add("type()")  # it asks for a type
         elif op.opname == "IS_OP" and before != "LOAD_CONST":
             attributes.add("is()")  # it asks whether two things are one; `is None` does not
+        elif op.opname == "LOAD_CONST":
+            constants = [constants[-1], op.argval]
+        elif op.opname == "IMPORT_NAME":
+            level, taken = constants
+            imports.append(Import(op.argval, level or 0, tuple(taken or ())))
         before = op.opname
     for const in code.co_consts:
         if isinstance(const, CodeType):
@@ -69,10 +84,11 @@ def _inspect(code: CodeType) -> Reads:
             names.update(dict.fromkeys(inner.globals))
             attributes |= inner.names
             codes |= inner.codes
+            imports += inner.imports
             written = written or inner.writes_globals
         elif isinstance(const, str) and const.isidentifier():
             attributes.add(const)  # getattr(cfg, "lam")
-    return Reads(tuple(names), frozenset(attributes), written, frozenset(codes))
+    return Reads(tuple(names), frozenset(attributes), written, frozenset(codes), tuple(imports))
 
 
 def _package_folders() -> tuple[str, ...]:

@@ -76,6 +76,7 @@ class Rebuild:
 
     def _box(self, box: Box) -> Any:
         if box.fixed:
+            self.originals[id(box.value)] = box
             return box.value
         if box.how is boxes.FUNCTION:
             return self._function(box)
@@ -104,6 +105,14 @@ class Rebuild:
 
     def _parts(self, box: Box) -> dict[Any, Any]:
         return {key: self.make(spec) for _, key, spec in box.parts if not _of_class(key)}
+
+    def answers(self) -> dict[int, list[Any]]:
+        """What the trace asked each `lru_cache`, by the number of its box."""
+        made = {
+            n: self._copies.get(n)
+            for n in (b.number for b in self.originals.values() if b.how is boxes.CACHED)
+        }
+        return {n: list(f.answers) for n, f in made.items() if f is not None}
 
     def original(self, value: Any) -> Box | None:
         """The box that a value is the copy of, or that is the value itself."""

@@ -7,6 +7,7 @@ into the cache key (`Capture`, which makes them). Specs live for one slow call o
 
 from __future__ import annotations
 
+import decimal
 import enum
 import threading
 import types
@@ -188,6 +189,12 @@ class How:
 def key_of(value: Any) -> Any:
     """A dict's key or a set's member in a cache key: by content, or the thing itself."""
     return Is(value) if isinstance(value, (type, enum.Enum, *_FUNCTIONS)) else static_key(value)
+
+
+def decimal_context() -> Any:
+    """What arithmetic with decimals depends on in this thread."""
+    now = decimal.getcontext()
+    return now.prec, now.rounding, now.Emin, now.Emax, now.clamp, tuple(now.traps.items())
 
 
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType)

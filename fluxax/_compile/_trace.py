@@ -16,6 +16,7 @@ from fluxax._compile import _boxes as boxes
 from fluxax._compile import _explain
 from fluxax._compile._bystanders import garbage_waits, living
 from fluxax._compile._capture import Capture
+from fluxax._compile._constants import is_converted, taken_for_older, with_own_constants
 from fluxax._compile._content import Content, content_of
 from fluxax._compile._dispatch import no_leaks
 from fluxax._compile._effects import ArrayWrite, random_state, restore, restore_random
@@ -43,9 +44,10 @@ from fluxax._compile._spec import (
 from fluxax._compile._traced import Program, Write, floating
 from fluxax._compile._tripwire import NEEDS_VALUE, Tripwire
 from fluxax._compile._walk import FIXED, INPUT
+from fluxax._draws import ROOT, drawing_from
 from fluxax._errors import InputError, warn
 from fluxax._implicit._params import Live
-from fluxax._jax import forget_traces, is_converted, taken_for_older, with_own_constants
+from fluxax._jax import forget_traces
 from fluxax._primitives import calls_back
 
 Frozen = Callable[[], frozenset[int]]  # ids of the Modules below frozen nodes, for a trace
@@ -73,7 +75,9 @@ class Trace:
         self.make: Any = None  # what the function returned, from the outputs
         self.made: list[Any] = []  # the same, to be compared
         self.returned: list[Box] = []  # what of it was the caller's
+        self.answers: dict[int, list[Any]] = {}
         self.n_outputs = 0
+        self.draws = 0  # how many random numbers of ours it draws
         self.stand_ins: list[Any] = []  # what stands for NumPy arrays
         self.tripwire, self.before = Tripwire(), []
         self.arrays_of_arguments = count_arrays(arguments)
@@ -107,6 +111,7 @@ class Trace:
         program.content, program.known = self.content(closed), self.site.known.copy()
         program.written_at = [(box.number, name) for box, name, _ in self.writes]
         program.returned_at = [box.number for box in self.returned]
+        program.answers = self.answers
         guard, program.places = guard_for(program, self.arguments, self.function)
         record = self.site.record
         record.traced(_explain.difference(record, self.capture.key, self.purpose.settings))
@@ -117,7 +122,7 @@ class Trace:
 
     def _describe(self, record: _explain.Record) -> None:
         numbers = [t[0] for t in self.capture.tokens if t[1] == "input"]
-        record.inputs = (*self.capture.labels, *numbers)
+        record.inputs = (*self.capture.labels, *numbers, *["random numbers"] * bool(self.draws))
         record.constants = {label: v for (label, _), v in self.capture.constants.items()}
         copied = [a for a in self.capture.arrays if type(a) is np.ndarray]
         record.bytes_copied = sum(a.nbytes for a in copied)
@@ -211,7 +216,7 @@ class Trace:
         converted = self._converted()
         try:
             with no_leaks(), garbage_waits():
-                closed = jax.make_jaxpr(self._flat)(*arrays, *numbers)
+                closed = jax.make_jaxpr(self._flat)(*arrays, *numbers, ROOT)
         finally:
             touched = restore(before)
             randomness = restore_random(state)
@@ -240,7 +245,7 @@ class Trace:
     def _flat(self, *inputs: Any) -> list[Any]:
         """The function of its inputs alone, run on copies; what it wrote comes out as well."""
         n = len(self.capture.arrays)
-        arrays, numbers = inputs[:n], inputs[n:]
+        arrays, numbers = inputs[:n], inputs[n:-1]
         raised.reason, raised.learn = None, ()
         still = 0 if self.outside else self.arrays_of_arguments
         captured = _Captured(arrays, still)
@@ -258,13 +263,15 @@ class Trace:
         tripwire.spaces = dict.fromkeys(rebuild.spaces())
         here = sys._getframe()
         mode = objective(self.purpose.training, rebuild.copies_of(self.frozen()))
-        with mode, tripwire.armed(here) if self.watched else nullcontext():
+        sensors = tripwire.armed(here) if self.watched else nullcontext()
+        with drawing_from(inputs[-1]) as draws, mode, sensors:
             out = f(*args)
+        self.draws = draws.count
         tripwire.check()
         if raised.reason is not None:  # somebody swallowed it
             raise Sidestep(raised.reason, raised.learn)
         outs: list[Any] = []
-        self.writes = rebuild.writes()
+        self.writes, self.answers = rebuild.writes(), rebuild.answers()
         self.make = self._recipe(out, outs, rebuild)
         self.n_outputs = len(outs)
         return [*outs, *(array for _, _, array in self.writes)]
@@ -280,7 +287,7 @@ class Trace:
             outs.append(array)
             return len(outs) - 1
 
-        recipe = Recipe(leaf, rebuild.original)
+        recipe = Recipe(leaf, rebuild.original, numpy=self.purpose.name != "step")
         maker = recipe.of(out)
         self.returned, self.made = recipe.returned, recipe.tokens
         return maker
@@ -299,7 +306,7 @@ class Trace:
         writes = [
             Write(input_of(box, name), name, f"{box.label}.{name}") for box, name, _ in self.writes
         ]
-        program = Program(closed, self.make, writes, self.n_outputs)
+        program = Program(closed, self.make, writes, self.n_outputs, self.draws)
         capture = self.capture
         program.n_arrays = len(capture.arrays)
         if self.purpose.name == "value":
@@ -307,7 +314,7 @@ class Trace:
             return program
         check_loss(closed.out_avals[0], self.site.record.where)
         leaves = [t and floating(a) for t, a in zip(capture.trainable, capture.arrays, strict=True)]
-        leaves += [i in capture.real for i in range(len(capture.values))]
+        leaves += [i in capture.real for i in range(len(capture.values))] + [False]  # the root
         wanted = [i == 0 for i in range(len(closed.out_avals))]
         depends = dependence(closed.jaxpr, wanted)
         program.used = [
@@ -333,6 +340,8 @@ def guard_for(program: Program, arguments: list[Spec], function: Spec) -> tuple[
     found = {box.number: box for root in (*arguments, function) for box in boxes_of(root)}
     written = [(found[number], name) for number, name in program.written_at]
     returned = [found[number] for number in program.returned_at]
+    for number, answers in program.answers.items():
+        found[number].checks[-1][1][:] = answers
     return make_guard(function, arguments, written, returned, program.parameters)
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluxax._compile._dispatch import ShapeMiss, jitted
+from fluxax._draws import NO_ROOT
 from fluxax._jax import eval_jaxpr, trace_settings
 from fluxax.kernels import options_for
 
@@ -26,15 +27,21 @@ _BUILT = 64
 
 
 class Program:
-    """A traced function: its jaxpr, what comes in and out, and what was found about it."""
+    """A traced function: its jaxpr, what comes in and out, and what was found about it.
 
-    def __init__(self, closed: Any, make: Any, writes: list[Write], n_outputs: int):
+    The last input of its jaxpr is what random numbers are drawn from: an input of the program only
+    if it makes `draws`.
+    """
+
+    def __init__(self, closed: Any, make: Any, writes: list[Write], n_outputs: int, draws: int):
         self.closed, self.make, self.writes, self.n_outputs = closed, make, writes, n_outputs
+        self.draws = draws
         self.settings = trace_settings()  # JAX's, which the trace depended on
         self.used: list[int] = []  # inputs with a gradient
         self.nests: list[Any] = []  # how the gradient of each argument is nested
         self.written_at: list[tuple[int, str]] = []  # numbers of the boxes of `writes`, in a walk
         self.returned_at: list[int] = []  # and of what it returns of the caller's
+        self.answers: dict[int, list[Any]] = {}  # what it asked of cached functions, by box
         self.n_arrays = 0
         self.n_leaves = 0  # inputs that may have a gradient
         self.alone: frozenset[int] = frozenset()  # inputs that stand in variables only
@@ -57,10 +64,11 @@ class Program:
     def fits(self, inputs: Any) -> bool:
         """Whether inputs are of the shapes and types of the trace, and JAX is set as it was then.
 
-        A guard does not look at these.
+        A guard does not look at these. What random numbers are drawn from may stand behind them.
         """
-        given = list(map(_form, map(jax.typeof, inputs)))
-        return given == list(map(_form, self.closed.in_avals)) and self.settings == trace_settings()
+        traced = self.closed.in_avals[:-1]
+        given = list(map(_form, map(jax.typeof, inputs[: len(traced)])))
+        return given == list(map(_form, traced)) and self.settings == trace_settings()
 
     def shape(self, i: int) -> tuple[int, ...]:
         """The shape of an input."""
@@ -98,7 +106,8 @@ class Program:
         """
         if not self.fits(inputs):
             raise ShapeMiss
-        outs = eval_jaxpr(self.closed.jaxpr, self.closed.consts, *inputs)
+        root = () if self.draws else (NO_ROOT,)
+        outs = eval_jaxpr(self.closed.jaxpr, self.closed.consts, *inputs, *root)
         return [jnp.asarray(x) if isinstance(x, (bool, int, float)) else x for x in outs]
 
     def value_and_grads(self, inputs: Any, used: list[int]) -> tuple[list[Any], list[Any]]:
@@ -129,7 +138,7 @@ class Program:
 
     def value(self, outs: Any, own: Any) -> Any:
         """What the function returned, from the program's outputs and the caller's objects."""
-        return outs[0] if self.make is None else self.make(outs, own)
+        return outs[0] if self.make is None else self.make(outs, own, {})
 
 
 def floating(x: Any) -> bool:

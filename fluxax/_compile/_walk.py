@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 from collections import Counter
 from typing import Any
 
@@ -21,6 +22,7 @@ from fluxax._compile._spec import (
     Sidestep,
     Spec,
     Tied,
+    decimal_context,
     raised,
 )  # fmt: skip
 from fluxax._jax import Tracer
@@ -154,6 +156,8 @@ class Walk:
 
     def _const(self, value: Any, label: str, *, identical: bool) -> Const:
         self.tokens.append((label, "value", Is(value) if identical else static_key(value)))
+        if isinstance(value, decimal.Decimal):
+            self.tokens.append(("the decimal context", "value", decimal_context()))
         self.fixed_data |= self._fixed and not identical
         return Const(value, label, identical)
 

@@ -48,7 +48,8 @@ def new_seed(rng: Any = None) -> Seed:
 
     The k-th loader made after `fx.seed(n)` gets a seed that depends on n and k
     alone, and a loader made before takes a new one, with its own k, at its next
-    pass. So it does not matter how much else was drawn in between.
+    pass. So it does not matter how much else was drawn in between. One that is
+    made inside an objective is another at every call, and takes no number.
 
     Args:
         rng: `None`, or what pins the seed: an int, a NumPy generator, a JAX key.
@@ -56,7 +57,7 @@ def new_seed(rng: Any = None) -> Seed:
     >>> new_seed(1).value == new_seed(1).value
     True
     """
-    if rng is None:
+    if rng is None and _random.now.draws is None:
         root, number = _enter()
         return Seed(_child(root, number), root, number)
     return Seed(int(_random.generator(rng).integers(0, 2**63)))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from fluxax._half import plus
 from fluxax.kernels._choice import chosen
 from fluxax.kernels._dense import dense
 from fluxax.kernels._settled import settled
@@ -37,7 +38,7 @@ def plain_conv(
         dimension_numbers=AXES[w.ndim - 2],
         feature_group_count=groups,
     )
-    return y if b is None else y + b
+    return y if b is None else plus(y, b)
 
 
 def conv(

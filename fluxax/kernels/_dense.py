@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from fluxax._half import plus
 from fluxax.kernels._choice import chosen
 from fluxax.kernels._settled import settled
 
@@ -15,7 +16,7 @@ from fluxax.kernels._settled import settled
 def plain_dense(x: Any, w: Any, b: Any = None) -> jax.Array:
     """`x w + b` for rows `x`, as one writes it."""
     y = x @ w
-    return y if b is None else y + b
+    return y if b is None else plus(y, b)
 
 
 def dense(x: jax.Array, w: jax.Array, b: jax.Array | None = None) -> jax.Array:

@@ -1,6 +1,11 @@
 """Layers: callable objects made of arrays. Batch first, features or channels last."""
 
-from fluxax.layers._attention import MultiHeadAttention, make_causal_mask, make_padding_mask
+from fluxax.layers._attention import (
+    MultiHeadAttention,
+    dot_product_attention,
+    make_causal_mask,
+    make_padding_mask,
+)
 from fluxax.layers._containers import (
     Chain,
     Maxout,
@@ -11,11 +16,12 @@ from fluxax.layers._containers import (
 )
 from fluxax.layers._conv import Conv
 from fluxax.layers._dense import Bilinear, Dense, Scale
-from fluxax.layers._dropout import AlphaDropout, Dropout
+from fluxax.layers._dropout import AlphaDropout, Dropout, dropout
 from fluxax.layers._embedding import Embedding, EmbeddingBag
 from fluxax.layers._groups import GroupNorm, InstanceNorm
-from fluxax.layers._norm import BatchNorm, LayerNorm
+from fluxax.layers._norm import BatchNorm, LayerNorm, normalise
 from fluxax.layers._pool import GlobalMaxPool, GlobalMeanPool, MaxPool, MeanPool, flatten
+from fluxax.layers._recurrence import Recurrence, initialstates
 from fluxax.layers._recurrent import (
     GRU,
     LSTM,
@@ -56,18 +62,23 @@ __all__ = [
     "LayerNorm",
     "InstanceNorm",
     "GroupNorm",
+    "normalise",
     "WeightNorm",
     "Dropout",
     "AlphaDropout",
+    "dropout",
     "RNN",
     "LSTM",
     "GRU",
     "GRUv3",
+    "Recurrence",
+    "initialstates",
     "RNNCell",
     "LSTMCell",
     "GRUCell",
     "GRUv3Cell",
     "MultiHeadAttention",
+    "dot_product_attention",
     "make_causal_mask",
     "make_padding_mask",
     "SkipConnection",

@@ -9,14 +9,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fluxax._activations import softmax
+from fluxax._activations import identity, softmax
 from fluxax._errors import check_numbers, short
+from fluxax._half import is_half, like
 from fluxax._module import Module
 from fluxax.init import glorot_uniform
 from fluxax.layers._dense import Dense
 from fluxax.layers._dropout import Dropout
 from fluxax.layers._place import refuse, unfit
-from fluxax.layers._shapes import as_input, one_rng, sequence_advice, whole
+from fluxax.layers._shapes import as_input, function, one_rng, sequence_advice, whole
 
 
 class MultiHeadAttention(Module):
@@ -42,8 +43,9 @@ class MultiHeadAttention(Module):
     Called as `mha(q)`, `mha(q, k)` (then the values are `k`) or `mha(q, k, v)` with arrays
     `(N, T, features)`; `mask="causal"` lets no place see later ones, a boolean array `(Tq, Tk)`,
     `(N, Tq, Tk)` or `(N, nheads, Tq, Tk)`, or with ones among these sizes, is true for what may be
-    seen: `make_padding_mask` makes one, and `&` combines it with `make_causal_mask`. `bias` is
-    added to the scores before the softmax. Returns `y`, `(N, Tq, out)`, and with
+    seen: `make_padding_mask` makes one, and `&` combines it with `make_causal_mask`. `bias`, of a
+    shape that broadcasts to the scores', is added to them before the softmax; what it makes -∞
+    is not seen. Returns `y`, `(N, Tq, out)`, and with
     `return_scores=True` the scores too, `(N, nheads, Tq, Tk)`. Where nothing may be seen
     all scores are zero.
 
@@ -97,23 +99,8 @@ class MultiHeadAttention(Module):
             self._heads(proj, x)
             for proj, x in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v))
         )
-        if k.shape[1] != v.shape[1] or not len({q.shape[0], k.shape[0], v.shape[0]}) == 1:
-            raise unfit(
-                self,
-                "expects queries, keys and values of one batch, keys as many "
-                f"as values, got {_lead(q)}, {_lead(k)} and {_lead(v)} (N, T)",
-            )
-        logits = jnp.einsum("nqhd,nkhd->nhqk", q, k) / math.sqrt(q.shape[-1])
-        if bias is not None:
-            logits = logits + as_input(self, bias, logits)
-        if mask is None:
-            scores = softmax(logits)
-        else:  # a finite number in place of -∞, and zeros behind it: no NaN where nothing is seen
-            seen = _seen(self, mask, logits)
-            hidden = jnp.finfo(logits.dtype).min
-            scores = jnp.where(seen, softmax(jnp.where(seen, logits, hidden)), 0)
-        mixed = jnp.einsum("nhqk,nkhd->nqhd", self.attn_drop(scores), v)
-        y = self.out_proj(mixed.reshape(*mixed.shape[:2], self.out_proj.weight.shape[0]))
+        mixed, scores = attend(self, q, k, v, bias, mask, self.attn_drop)
+        y = self.out_proj(mixed)
         return (y, scores) if return_scores else y
 
     def _heads(self, proj: Dense, x: Any) -> jax.Array:
@@ -122,8 +109,7 @@ class MultiHeadAttention(Module):
         n_in = proj.weight.shape[0]
         if x.ndim != 3 or x.shape[-1] != n_in:
             raise refuse(self, f"(N, T, {n_in})", x, sequence_advice(x, n_in))
-        y = proj(x)
-        return y.reshape(*y.shape[:2], self.nheads, y.shape[-1] // self.nheads)
+        return in_heads(proj(x), self.nheads)
 
     def _arguments(self) -> list[tuple[str, Any]]:
         proj = (self.q_proj, self.k_proj, self.v_proj)
@@ -143,8 +129,90 @@ class MultiHeadAttention(Module):
         return shown if active is None or not p else [*shown, ("active", active)]
 
 
-def _lead(x: jax.Array) -> tuple[int, ...]:
-    return x.shape[:2]
+def in_heads(x: jax.Array, nheads: int) -> jax.Array:
+    """Features in parts: `(…, T, F)` to `(…, T, nheads, d)`."""
+    return x.reshape(*x.shape[:-1], nheads, x.shape[-1] // nheads)
+
+
+def attend(
+    layer: Any, q: Any, k: Any, v: Any, bias: Any, mask: Any, drop: Callable[..., Any]
+) -> tuple[jax.Array, jax.Array]:
+    """Output and scores for queries, keys and values in heads; of half precision in float32."""
+    if k.shape[:-2] != v.shape[:-2] or q.shape[:-3] != k.shape[:-3]:
+        raise unfit(
+            layer,
+            "expects queries, keys and values of one batch, keys as many "
+            f"as values, got {q.shape[:-2]}, {k.shape[:-2]} and {v.shape[:-2]} (N, T)",
+        )
+    to = jnp.float32 if is_half(q) else None
+    logits = jnp.einsum("...qhd,...khd->...hqk", q, k, preferred_element_type=to)
+    logits, seen = logits / math.sqrt(q.shape[-1]), True
+    if bias is not None:
+        bias = _fitting(layer, "bias", as_input(layer, bias, logits), logits)
+        logits, seen = logits + bias, bias != -jnp.inf
+    if mask is not None:
+        seen = _seen(layer, mask, logits) & seen
+    if seen is True:
+        scores = softmax(logits)
+    else:  # a finite number in place of -∞, and zeros behind it: no NaN where nothing is seen
+        hidden = jnp.finfo(logits.dtype).min
+        scores = jnp.where(seen, softmax(jnp.where(seen, logits, hidden)), 0)
+    scores = like(q, scores)
+    mixed = jnp.einsum("...hqk,...khd->...qhd", drop(scores), v)
+    return mixed.reshape(*mixed.shape[:-2], v.shape[-2] * v.shape[-1]), scores
+
+
+def dot_product_attention(
+    q: Any,
+    k: Any = None,
+    v: Any = None,
+    bias: Any = None,
+    *,
+    mask: Any = None,
+    nheads: int = 1,
+    fdrop: Callable[..., Any] = identity,
+) -> tuple[jax.Array, jax.Array]:
+    """Scaled dot-product attention without weights: what MultiHeadAttention does between them.
+
+        scores = softmax(q kᵀ / √d + bias)          y = scores v
+
+    Args:
+        q: queries, `(N, T, features)` or `(T, features)`.
+        k: keys, with as many features; the queries, if not given.
+        v: values, as many as keys; the keys, if not given.
+        bias: added to the scores before the softmax; what is -∞ is not seen.
+        mask: what may be seen, as in MultiHeadAttention.
+        nheads: in how many parts the features are split; it divides them.
+        fdrop: a function of the scores after the softmax, such as a Dropout.
+
+    Returns:
+        `y`, `(N, Tq, features)`, and the scores, `(N, nheads, Tq, Tk)`.
+
+    Raises:
+        ValueError: where the inputs do not fit, or `nheads` does not divide.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> y, scores = fx.dot_product_attention(jnp.ones((2, 10, 6)), nheads=3, mask="causal")
+        >>> y.shape, scores.shape
+        ((2, 10, 6), (2, 3, 10, 10))
+
+    Reference: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.1.
+    """
+    who = dot_product_attention
+    k = q if k is None else k
+    v = k if v is None else v
+    nheads = whole("dot_product_attention", "nheads", nheads)
+    q = as_input(who, q)
+    k, v = as_input(who, k, q), as_input(who, v, q)
+    given = f"{short(q)}, {short(k)} and {short(v)}"
+    if not (q.ndim == k.ndim == v.ndim >= 2) or q.shape[-1] != k.shape[-1]:
+        raise unfit(who, f"expects (N, T, features), as many in keys as in queries, got {given}")
+    if q.shape[-1] % nheads or v.shape[-1] % nheads:
+        raise unfit(who, f"expects nheads to divide the features, got nheads={nheads} and {given}")
+    fdrop = function("dot_product_attention", fdrop, "fdrop")
+    q, k, v = (in_heads(x, nheads) for x in (q, k, v))
+    return attend(who, q, k, v, bias, mask, fdrop)
 
 
 def _dims(dims: Any) -> tuple[tuple[int, int, int], tuple[int, int], int]:
@@ -177,12 +245,17 @@ def _seen(layer: Any, mask: Any, logits: jax.Array) -> jax.Array:
     mask = jnp.asarray(mask)
     if mask.dtype != jnp.bool_:
         raise unfit(layer, f"expects a mask of booleans, got {short(mask)}")
-    mask = mask[:, None] if mask.ndim == 3 else mask
+    mask = mask[:, None] if mask.ndim == 3 == logits.ndim - 1 else mask
+    return _fitting(layer, "mask", mask, logits)
+
+
+def _fitting(layer: Any, what: str, array: jax.Array, logits: jax.Array) -> jax.Array:
+    """Something that broadcasts against the scores, as large as they are."""
     try:
-        return jnp.broadcast_to(mask, logits.shape)
+        return jnp.broadcast_to(array, logits.shape)
     except ValueError:
         raise unfit(
-            layer, f"expects a mask that fits the scores {logits.shape}, got {short(mask)}"
+            layer, f"expects a {what} that fits the scores {logits.shape}, got {short(array)}"
         ) from None
 
 

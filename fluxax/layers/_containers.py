@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -31,6 +32,13 @@ def named_layers(who: str, layers: tuple[Any, ...], named: dict[str, Any]) -> Na
     return NamedList(named.values(), named) if named else NamedList(layers)
 
 
+def some_layers(who: str, layers: tuple[Any, ...], named: dict[str, Any]) -> NamedList:
+    """As `named_layers`, for containers that are nothing without one."""
+    if not layers and not named:
+        raise ValueError(f"{who} expects at least one layer, got none.")
+    return named_layers(who, layers, named)
+
+
 def _check(who: str, where: Any, layer: Any) -> None:
     hint = " Call it to make a layer." if isinstance(layer, type) else ""
     if hint or not callable(layer):
@@ -42,7 +50,38 @@ def listed(layers: NamedList) -> list[tuple[str, Any]]:
     return [(word or "", layer) for word, layer in zip(layers.names, layers, strict=True)]
 
 
-class Chain(Module):
+class Layers(Module):
+    """What containers of layers share: one by its place or name, several as another container."""
+
+    layers: NamedList
+
+    def __getitem__(self, index: Any) -> Any:
+        part = self.layers[index]
+        return self._of(part) if isinstance(index, slice) else part
+
+    def __setitem__(self, index: Any, layer: Any) -> None:
+        self.layers[index] = layer
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __bool__(self) -> bool:
+        return True  # an empty Chain is a model like any other
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.layers)
+
+    def _of(self, layers: NamedList) -> Any:
+        """A container like this one with other layers."""
+        new = copy.copy(self)
+        new.layers = layers
+        return new
+
+    def _arguments(self) -> list[tuple[str, Any]]:
+        return listed(self.layers)
+
+
+class Chain(Layers):
     """Layers called one after the other; without any, the input comes out.
 
     Args:
@@ -54,6 +93,9 @@ class Chain(Module):
         ValueError: for such a name, or names for some layers only.
         TypeError: for a layer that cannot be called.
 
+    Called with several inputs, the first layer gets them as a tuple, which `Parallel`, `Bilinear`
+    and their kin take apart.
+
     Example:
         >>> import fluxax as fx, jax.numpy as jnp
         >>> model = fx.Chain(enc=fx.Dense(5, 3, fx.relu), dec=fx.Dense(3, 5))
@@ -61,6 +103,8 @@ class Chain(Module):
         ((2, 5), 2)
         >>> model[0] is model["enc"] is model.layers.enc
         True
+        >>> fx.Chain(fx.Parallel(jnp.add, jnp.negative, jnp.abs))(1.0, -5.0).item()
+        4.0
         >>> model[:1]
         Chain(
           enc=Dense(5, 3, relu),                # 18 parameters
@@ -77,29 +121,14 @@ class Chain(Module):
             layers = tuple(layers[0])
         self.layers = named_layers("Chain", layers, named)
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Any, *more: Any) -> Any:
+        x = (x, *more) if more else x
         for _part, layer in enumerate(self.layers):  # `_part`: see `_place.RUNNING`
             x = layer(x)
         return x
 
-    def __getitem__(self, index: Any) -> Any:
-        part = self.layers[index]
-        return Chain(part) if isinstance(index, slice) else part
-
-    def __setitem__(self, index: Any, layer: Any) -> None:
-        self.layers[index] = layer
-
-    def __len__(self) -> int:
-        return len(self.layers)
-
-    def __bool__(self) -> bool:
-        return True  # an empty Chain is a model like any other
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.layers)
-
-    def _arguments(self) -> list[tuple[str, Any]]:
-        return listed(self.layers)
+    def _of(self, layers: NamedList) -> Any:
+        return Chain(layers)
 
 
 class SkipConnection(Module):
@@ -131,7 +160,7 @@ class SkipConnection(Module):
         return [("", self.layers), ("", self.connection)]
 
 
-class Parallel(Module):
+class Parallel(Layers):
     """Layers side by side: `y = connection(layer1(x1), layer2(x2), …)`.
 
     Args:
@@ -139,22 +168,25 @@ class Parallel(Module):
         layers: layers or functions; or by name.
 
     Raises:
-        ValueError: where there are neither one input nor as many as layers.
+        ValueError: where there is no layer, or neither one input nor as many as layers.
 
-    Called with one input, which every layer gets, with one for each, or with a tuple of them.
+    Called with one input, which every layer gets, with one for each, or with a tuple of them. A
+    single layer gets all inputs, one after the other.
 
     Example:
         >>> import fluxax as fx, jax.numpy as jnp
         >>> both = fx.Parallel(lambda *ys: jnp.concatenate(ys, -1), fx.Dense(3, 2), fx.Dense(5, 4))
         >>> both(jnp.ones((7, 3)), jnp.ones((7, 5))).shape
         (7, 6)
+        >>> fx.Parallel(jnp.add, a=fx.Dense(3, 2), b=fx.Dense(3, 2))["b"]
+        Dense(3, 2)
     """
 
     def __init__(self, connection: Callable[..., Any], *layers: Any, **named: Any):
         if "layers" in named:
             raise ValueError("Parallel expects another name for a layer, got `layers`.")
         self.connection = function("Parallel", connection, "connection")
-        self.layers = named_layers("Parallel", layers, named)
+        self.layers = some_layers("Parallel", layers, named)
 
     def __call__(self, *inputs: Any) -> Any:
         return self.connection(*outputs_of(self, paired(self, inputs)))
@@ -165,8 +197,9 @@ class Parallel(Module):
 
 def outputs_of(layer: Any, pairs: Iterable[tuple[Any, Any]]) -> list[Any]:
     """What the layers of a container give, each for its input."""
-    outputs = []
-    for _part, (inner, x) in enumerate(pairs):  # `_part`: see `_place.RUNNING`
+    outputs, several = [], len(layer.layers) > 1
+    for i, (inner, x) in enumerate(pairs):
+        _part = i if several else 0  # see `_place.RUNNING`
         outputs.append(inner(x))
     return outputs
 
@@ -176,6 +209,10 @@ def paired(layer: Any, inputs: tuple[Any, ...]) -> Iterator[tuple[Any, Any]]:
     if len(inputs) == 1 and isinstance(inputs[0], tuple):
         inputs = inputs[0]
     n = len(layer.layers)
+    if not inputs:
+        raise unfit(layer, "expects at least one input, got none", who=type(layer).__name__)
+    if n == 1 and isinstance(layer, Parallel):
+        return zip([*layer.layers] * len(inputs), inputs, strict=True)
     if len(inputs) not in (1, n):
         raise unfit(
             layer,
@@ -185,7 +222,7 @@ def paired(layer: Any, inputs: tuple[Any, ...]) -> Iterator[tuple[Any, Any]]:
     return zip(layer.layers, inputs * n if len(inputs) == 1 else inputs, strict=True)
 
 
-class PairwiseFusion(Module):
+class PairwiseFusion(Layers):
     """Layers fed from the side: `y1 = layer1(x1)`, `yi = layeri(connection(y(i-1), xi))`.
 
     Args:
@@ -193,7 +230,7 @@ class PairwiseFusion(Module):
         layers: layers or functions; or by name.
 
     Raises:
-        ValueError: where there are neither one input nor as many as layers.
+        ValueError: where there is no layer, or neither one input nor as many as layers.
 
     Called as Parallel is; returns the tuple `(y1, …, yn)`. Flux's page shows the arguments of
     `connection` the other way round; its code has this order.
@@ -209,7 +246,7 @@ class PairwiseFusion(Module):
         if "layers" in named:
             raise ValueError("PairwiseFusion expects another name for a layer, got `layers`.")
         self.connection = function("PairwiseFusion", connection, "connection")
-        self.layers = named_layers("PairwiseFusion", layers, named)
+        self.layers = some_layers("PairwiseFusion", layers, named)
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
         outputs: list[Any] = []
@@ -221,7 +258,7 @@ class PairwiseFusion(Module):
         return [("", self.connection), *listed(self.layers)]
 
 
-class Maxout(Module):
+class Maxout(Layers):
     """The largest of what several layers say: `y = max(layer1(x), layer2(x), …)`.
 
     Args:
@@ -245,9 +282,7 @@ class Maxout(Module):
             make: Any = layers[0]
             n = whole("Maxout", "the number of layers", layers[1])
             layers = tuple(make() for _ in range(n))
-        if not layers:
-            raise ValueError("Maxout expects at least one layer, got none.")
-        self.layers = named_layers("Maxout", layers, {})
+        self.layers = some_layers("Maxout", layers, {})
 
     def __call__(self, x: Any) -> Any:
         outputs = outputs_of(self, ((layer, x) for layer in self.layers))
@@ -259,10 +294,11 @@ class Maxout(Module):
                 "from its layers",
                 who="Maxout",
             )
+        wrong = [y for y in outputs if jnp.iscomplexobj(y)]
+        if wrong:
+            said = f"expects real outputs of its layers, got {short(wrong[0])}"
+            raise unfit(self, said, who="Maxout")
         return functools.reduce(first_max, outputs)
-
-    def _arguments(self) -> list[tuple[str, Any]]:
-        return listed(self.layers)
 
 
 def first_max(a: Any, b: Any) -> jax.Array:
@@ -282,7 +318,8 @@ def activations(chain: Chain | Iterable[Any], x: Any) -> tuple[Any, ...]:
         >>> fx.activations(fx.Chain(lambda x: x + 1, lambda x: x * 2), 3)
         (4, 8)
     """
-    if not isinstance(chain, (Chain, Iterable)):
+    beside = isinstance(chain, Layers) and not isinstance(chain, Chain)
+    if beside or not isinstance(chain, Iterable):
         raise TypeError(f"activations expects a Chain or several layers, got {short(chain)}.")
     outputs = []
     for _part, layer in enumerate(chain):

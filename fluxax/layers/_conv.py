@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax import lax
 
 from fluxax._activations import identity
@@ -21,6 +22,7 @@ from fluxax.layers._shapes import (
     as_input,
     channels_advice,
     drawn,
+    floating,
     function,
     offset,
     pads,
@@ -38,9 +40,10 @@ class Conv(Module):
     summed over the places `k` of the kernel and the channels `i` of the group of `o`.
 
     Args:
-        kernel: its sizes, `(3, 3)` for images. Input is then `(N, H, W, in)`.
-        in_: number of input channels.
-        out: number of output channels.
+        kernel: its sizes, `(3, 3)` for images. Input is then `(N, H, W, in)`. Or the weights `W`
+            themselves, `(*kernel, in // groups, out)`.
+        in_: number of input channels; with given weights the bias, as below.
+        out: number of output channels; with given weights the activation.
         activation: a function of an array.
         stride: a number, or one per axis.
         pad: zeros at the borders: a number, one per axis, two per axis (low, high, …), or
@@ -65,15 +68,17 @@ class Conv(Module):
         Conv((5, 5), 3, 7, relu, stride=2, pad=2)
         >>> layer(jnp.ones((10, 32, 32, 3))).shape
         (10, 16, 16, 7)
+        >>> fx.Conv(jnp.ones((2, 1, 1)), jnp.array([5.0]))(jnp.ones((1, 3, 1))).ravel().tolist()
+        [7.0, 7.0]
 
     `"same"` puts what does not divide by two at the high side, as PyTorch does (Flux: low).
     """
 
     def __init__(
         self,
-        kernel: tuple[int, ...],
-        in_: int,
-        out: int,
+        kernel: Any,
+        in_: Any = True,
+        out: Any = identity,
         activation: Callable[..., Any] = identity,
         *,
         stride: Any = 1,
@@ -86,11 +91,16 @@ class Conv(Module):
         rng: Any = None,
     ):
         who = type(self).__name__
-        kernel = window(who, "kernel", kernel)
-        n_in, n_out = whole(who, "in", in_), whole(who, "out", out)
         self.groups = whole(who, "groups", groups)
-        check_groups(who, n_in, n_out, groups)
-        self.weight = drawn(who, init, (*kernel, n_in // groups, n_out), rng)
+        if hasattr(kernel, "shape"):
+            self.weight, bias, activation = given_weights(who, kernel, in_, out, bias, activation)
+            *kernel, n_in, n_out = self.weight.shape
+            kernel, n_in = tuple(kernel), n_in * groups
+            check_groups(who, n_in, n_out, groups)
+        else:
+            kernel, n_in, n_out = given_sizes(who, kernel, in_, out)
+            check_groups(who, n_in, n_out, groups)
+            self.weight = drawn(who, init, (*kernel, n_in // groups, n_out), rng)
         self.bias = offset(f"{who}({kernel}, {n_in}, {n_out})", bias, (n_out,), self.weight)
         self.activation = function(who, activation)
         self.stride = per_axis(who, "stride", stride, len(kernel))
@@ -114,6 +124,25 @@ class Conv(Module):
         *kernel, n_in, n_out = self.weight.shape
         shown = [("", tuple(kernel)), ("", n_in * self.groups), ("", n_out)]
         return shown + tail(self.activation, self.bias) + options(self)
+
+
+def given_sizes(who: str, kernel: Any, in_: Any, out: Any) -> tuple[tuple[int, ...], int, int]:
+    """`(kernel, in, out)`, checked."""
+    kernel = window(who, "kernel", kernel)
+    if in_ is True or out is identity:
+        raise TypeError(
+            f"{who} expects its channels too, {who}(kernel, in, out), got only {kernel}."
+        )
+    return kernel, whole(who, "in", in_), whole(who, "out", out)
+
+
+def given_weights(
+    who: str, weight: Any, in_: Any, out: Any, bias: Any, activation: Any
+) -> tuple[jax.Array, Any, Any]:
+    """`(weight, bias, activation)`, as the constructor's first arguments or as keywords."""
+    if not 3 <= np.ndim(weight) <= 5:
+        raise ValueError(f"{who} expects weights of three to five axes, got {short(weight)}.")
+    return floating(weight), bias if in_ is True else in_, activation if out is identity else out
 
 
 def options(layer: Any) -> list[tuple[str, Any]]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from fluxax._activations import identity
 from fluxax._errors import short
+from fluxax._half import like, wide
 from fluxax._module import Module
 from fluxax.init import glorot_uniform, ones32
 from fluxax.kernels import dense
@@ -114,7 +115,8 @@ class Scale(Module):
 
     Args:
         size: the sizes of `scale` and `bias`, which are broadcast against the input; the last
-            may be the activation, `Scale(2, 3, relu)`.
+            may be the activation, `Scale(2, 3, relu)`. Or `scale` itself, which bias and
+            activation may follow.
         activation: a function of an array.
         bias: whether there is one, or the array of shape `size`. It starts at zero.
         init: initialiser of `scale`.
@@ -127,6 +129,8 @@ class Scale(Module):
         >>> import fluxax as fx, jax.numpy as jnp
         >>> fx.Scale(2, fx.relu)(jnp.array([[1.0, -1.0]])).tolist()
         [[1.0, 0.0]]
+        >>> fx.Scale(jnp.array([2.0, 3.0]), False)(jnp.ones(2)).tolist()
+        [2.0, 3.0]
     """
 
     def __init__(
@@ -137,9 +141,13 @@ class Scale(Module):
         init: Callable[..., Any] = ones32,
         rng: Any = None,
     ):
-        shape, self.activation = sizes("Scale", size, activation)
-        self.scale = drawn("Scale", init, shape, rng)
-        self.bias = offset("Scale", bias, shape, self.scale)
+        if size and np.ndim(size[0]) and hasattr(size[0], "shape"):
+            scale, bias, activation = (*size, *(bias, activation)[len(size) - 1 :])
+            self.scale, self.activation = floating(scale), function("Scale", activation)
+        else:
+            shape, self.activation = sizes("Scale", size, activation)
+            self.scale = drawn("Scale", init, shape, rng)
+        self.bias = offset("Scale", bias, self.scale.shape, self.scale)
 
     def __call__(self, x: Any) -> jax.Array:
         x = as_input(self, x, self.scale)
@@ -148,7 +156,8 @@ class Scale(Module):
         except ValueError:
             expected = ", ".join(map(str, self.scale.shape))
             raise refuse(self, f"(…, {expected})", x) from None
-        return unit(self.scale * x, self.bias, self.activation)
+        y, bias = wide(self.scale) * wide(x), wide(self.bias)
+        return unit(y, bias, lambda y: self.activation(like(x, y)))
 
     def _arguments(self) -> list[tuple[str, Any]]:
         return [("", n) for n in self.scale.shape] + tail(self.activation, self.bias)
@@ -214,8 +223,9 @@ class Bilinear(Module):
         if not fits or x1.shape[:-1] != x2.shape[:-1]:
             expected = f"inputs of shapes (…, {n1}) and (…, {n2})"
             raise unfit(self, f"expects {expected}, got {short(x1)} and {short(x2)}")
-        pairs = (x1 @ self.weight.reshape(n1, n2 * n_out)).reshape(*x2.shape, n_out)
-        return unit(jnp.einsum("...j,...jk->...k", x2, pairs), self.bias, self.activation)
+        pairs = wide(x1) @ wide(self.weight).reshape(n1, n2 * n_out)
+        y = jnp.einsum("...j,...jk->...k", wide(x2), pairs.reshape(*x2.shape, n_out))
+        return unit(y, wide(self.bias), lambda y: self.activation(like(x1, y)))
 
     def _arguments(self) -> list[tuple[str, Any]]:
         n1, n2, n_out = self.weight.shape

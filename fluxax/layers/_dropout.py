@@ -10,11 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.random import bits, key_data, split, wrap_key_data
 
+from fluxax._draws import Draws, source, words
+from fluxax._elementwise import key_from
 from fluxax._errors import short
+from fluxax._half import like, wide
+from fluxax._jax import is_tracer
 from fluxax._module import Module, is_training
-from fluxax._random import generator
 from fluxax.layers._place import unfit
-from fluxax.layers._shapes import as_input
+from fluxax.layers._shapes import as_input, flux_dims, several_axes
 
 
 class Dropout(Module):
@@ -22,8 +25,9 @@ class Dropout(Module):
 
     Args:
         p: in [0, 1]. With 0 everything passes, with 1 nothing.
-        dims: the axes along which the choice is made anew, an int or several; all, if not
-            given. Along other axes it is the same: `dims=(0, 3)` drops whole channels of images.
+        axis: the axes along which the choice is made anew, an int or several; all, if not
+            given. Along other axes it is the same: `axis=(0, 3)` drops whole channels of images.
+        dims: another word for `axis`, Flux's.
         rng: an int, a NumPy generator or a JAX key for the random stream. Without one, it comes
             from `fx.seed`; either is drawn when the layer is made.
         active: `True` for train mode, `False` for test mode whatever happens, `None` for train
@@ -53,27 +57,28 @@ class Dropout(Module):
         self,
         p: float,
         *,
+        axis: int | tuple[int, ...] | None = None,
         dims: int | tuple[int, ...] | None = None,
         rng: Any = None,
         active: bool | None = None,
     ):
         self.p = probability("Dropout", p)
-        self.dims = _axes(dims)
+        axis = flux_dims("Dropout", axis, dims)
+        self.dims = None if axis is None else several_axes("Dropout", axis)
         self.active = mode("Dropout", active)
-        self.stream = new_stream(rng)
+        self.stream = words(rng)
 
     def __call__(self, x: Any) -> jax.Array:
         x = as_input(self, x)
-        shape = _mask_shape(self, x)
+        shape = _mask_shape(self, x, self.dims)
         if not is_training(self) or self.p == 0:
             return x
-        scale = 0.0 if self.p == 1 else 1 / (1 - self.p)
-        return jnp.where(keep(self, shape), x * jnp.asarray(scale, x.dtype), 0)
+        return dropped(x, keep(self, shape), self.p)
 
     def _arguments(self) -> list[tuple[str, Any]]:
         shown: list[tuple[str, Any]] = [("", self.p)]
         if self.dims is not None:
-            shown.append(("dims", self.dims))
+            shown.append(("axis", self.dims))
         return shown if self.active is None else [*shown, ("active", self.active)]
 
 
@@ -93,41 +98,71 @@ def mode(who: str, active: Any) -> bool | None:
     raise ValueError(f"{who} expects active to be True, False or None, got {short(active)}.")
 
 
-def new_stream(rng: Any) -> jax.Array:
-    """The state of a random stream as plain numbers, drawn with NumPy: compiles nothing."""
-    return jax.device_put(generator(rng).integers(0, 2**32, 2, np.uint32))
-
-
 def keep(layer: Any, shape: tuple[int, ...]) -> jax.Array:
     """Which values stay, each with probability `1 - p`; moves the layer's stream on."""
     later, now = split(wrap_key_data(layer.stream, impl="threefry2x32"))
     layer.stream = key_data(later)
-    if layer.p == 1:
+    return _kept(now, shape, layer.p)
+
+
+def _kept(key: Any, shape: tuple[int, ...], p: float) -> jax.Array:
+    if p == 1:
         return jnp.zeros(shape, bool)
     # Fewer random bits where they are enough: a chance of n / 256 needs eight, not 32.
-    width = 8 if (layer.p * 256).is_integer() else 32
-    threshold = np.asarray(math.floor(layer.p * 2**width), f"uint{width}")
-    return bits(now, shape, threshold.dtype) >= threshold
+    width = 8 if (p * 256).is_integer() else 32
+    threshold = np.asarray(math.floor(p * 2**width), f"uint{width}")
+    return bits(key, shape, threshold.dtype) >= threshold
 
 
-def _axes(dims: Any) -> tuple[int, ...] | None:
-    if dims is None:
-        return None
-    dims = tuple(dims) if isinstance(dims, (tuple, list)) else (dims,)
-    for axis in dims:
-        if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)):
-            raise TypeError(f"Dropout expects dims as one or several axes, got {short(axis)}.")
-    return tuple(map(int, dims))
+def dropped(x: jax.Array, kept: jax.Array, p: float) -> jax.Array:
+    """What is kept, larger by as much as is lost."""
+    scale = 0.0 if p == 1 else 1 / (1 - p)
+    return like(x, jnp.where(kept, wide(x) * scale, 0))
 
 
-def _mask_shape(layer: Dropout, x: jax.Array) -> tuple[int, ...]:
-    if layer.dims is None:
+def _mask_shape(layer: Any, x: jax.Array, axes: tuple[int, ...] | None) -> tuple[int, ...]:
+    if axes is None:
         return x.shape
-    wrong = [axis for axis in layer.dims if not -x.ndim <= axis < x.ndim]
+    wrong = [axis for axis in axes if not -x.ndim <= axis < x.ndim]
     if wrong:
         raise unfit(layer, f"expects input with an axis {wrong[0]}, got {short(x)}")
-    chosen = {axis % x.ndim for axis in layer.dims}
+    chosen = {axis % x.ndim for axis in axes}
     return tuple(n if axis in chosen else 1 for axis, n in enumerate(x.shape))
+
+
+def dropout(
+    x: Any, p: float, *, axis: Any = None, active: bool = True, rng: Any = None
+) -> jax.Array:
+    """Zero each value with probability `p` and scale the others by `1 / (1 - p)`, now.
+
+    Args:
+        x: numbers of any shape.
+        p: in [0, 1]. With 0 everything passes, with 1 nothing.
+        axis: the axes along which the choice is made anew, as in Dropout.
+        active: whether anything is done at all.
+        rng: an int, a NumPy generator or a JAX key. Without one, the choice comes from the stream
+            that `fx.seed` fixes, in an objective too; in a `jax.jit` of somebody's own, where
+            nothing can be drawn anew, from the bits of `x`: other input, another choice.
+
+    Raises:
+        ValueError: for `p` out of range, an axis that `x` does not have, integer input.
+
+    The layer `Dropout` knows the mode and has a stream of its own: prefer it in models.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> sorted(set(fx.dropout(jnp.ones(100), 0.5, rng=0).tolist()))
+        [0.0, 2.0]
+    """
+    x, p = as_input(dropout, x), probability("dropout", p)
+    axes = None if axis is None else several_axes("dropout", axis)
+    shape = _mask_shape(dropout, x, axes)
+    if not active or p == 0:
+        return x
+    if rng is None:
+        drawn = source()
+        rng = drawn.key() if isinstance(drawn, Draws) else None if is_tracer(x) else drawn
+    return dropped(x, _kept(key_from(rng, x), shape, p), p)
 
 
 class AlphaDropout(Module):
@@ -159,7 +194,7 @@ class AlphaDropout(Module):
     def __init__(self, p: float, *, rng: Any = None, active: bool | None = None):
         self.p = probability("AlphaDropout", p)
         self.active = mode("AlphaDropout", active)
-        self.stream = new_stream(rng)
+        self.stream = words(rng)
 
     def __call__(self, x: Any) -> jax.Array:
         x = as_input(self, x)
@@ -169,7 +204,7 @@ class AlphaDropout(Module):
             return jnp.where(keep(self, x.shape), x, 0)
         alpha = -1.7580993408473766
         a = 1 / math.sqrt((1 - self.p) * (1 + self.p * alpha**2))
-        return jnp.where(keep(self, x.shape), x, alpha) * a - a * alpha * self.p
+        return like(x, jnp.where(keep(self, x.shape), wide(x), alpha) * a - a * alpha * self.p)
 
     def _arguments(self) -> list[tuple[str, Any]]:
         shown: list[tuple[str, Any]] = [("", self.p)]

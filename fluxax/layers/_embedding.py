@@ -11,25 +11,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluxax._errors import short
+from fluxax._half import like, take_rows, wide
 from fluxax._jax import is_tracer
 from fluxax._module import Module
 from fluxax.init import randn32
 from fluxax.layers._place import refuse, unfit
-from fluxax.layers._shapes import as_array, drawn, function, whole
+from fluxax.layers._shapes import as_array, drawn, floating, function, whole
 
 
 class Embedding(Module):
     """A table with a row of numbers for each index: `y[…, :] = weight[x[…], :]`.
 
     Args:
-        in_: how many indices there are, `0 … in - 1`.
+        in_: how many indices there are, `0 … in - 1`; or the table itself, `(in, out)`.
         out: how many numbers stand for each.
+        padding_idx: an index whose row is zeros, and stays so: nothing of it is trained.
         init: initialiser of the table, `init(in, out)`.
         rng: an int, a NumPy generator or a JAX key for `init`.
 
     Raises:
-        ValueError: for indices that are not integers or, where their values can be seen, that
-            are out of range. In compiled code such a row is NaN.
+        ValueError: for a `padding_idx` out of range; for indices that are not integers or, where
+            their values can be seen, that are out of range. In compiled code such a row is NaN.
 
     Example:
         >>> import fluxax as fx, numpy as np
@@ -38,19 +40,57 @@ class Embedding(Module):
         (2, 3, 4)
         >>> table(3).shape
         (4,)
+        >>> fx.Embedding(10, 4, padding_idx=0)(0).tolist()
+        [0.0, 0.0, 0.0, 0.0]
 
     Takes one-hot input too: boolean, with the last axis of length `in`.
     """
 
-    def __init__(self, in_: int, out: int, *, init: Callable[..., Any] = randn32, rng: Any = None):
-        shape = (whole("Embedding", "in", in_), whole("Embedding", "out", out))
-        self.weight = drawn("Embedding", init, shape, rng)
+    padding_idx: int | None = None
+
+    def __init__(
+        self,
+        in_: Any,
+        out: Any = None,
+        *,
+        padding_idx: int | None = None,
+        init: Callable[..., Any] = randn32,
+        rng: Any = None,
+    ):
+        self.weight = table("Embedding", in_, out, init, rng)
+        if padding_idx is not None:
+            self.padding_idx = _row("Embedding", padding_idx, len(self.weight))
+            zeroed = np.array(self.weight)
+            zeroed[self.padding_idx] = 0
+            self.weight = jax.device_put(zeroed)
 
     def __call__(self, x: Any) -> jax.Array:
-        return rows_of(self, x)
+        y = rows_of(self, x)
+        if self.padding_idx is None:
+            return y
+        index = as_index(self, x, len(self.weight))
+        padding = index[..., self.padding_idx] if index.dtype == bool else index == self.padding_idx
+        return jnp.where(padding[..., None], 0, y)
 
     def _arguments(self) -> list[tuple[str, Any]]:
-        return [("", n) for n in self.weight.shape[-2:]]
+        shown: list[tuple[str, Any]] = [("", n) for n in self.weight.shape[-2:]]
+        padding = self.padding_idx
+        return shown if padding is None else [*shown, ("padding_idx", padding)]
+
+
+def table(who: str, in_: Any, out: Any, init: Any, rng: Any) -> jax.Array:
+    """A table that is given, or drawn with so many rows and columns."""
+    if hasattr(in_, "shape") and np.ndim(in_) == 2 and out is None:
+        return floating(in_)
+    return drawn(who, init, (whole(who, "in", in_), whole(who, "out", out)), rng)
+
+
+def _row(who: str, index: Any, n: int) -> int:
+    """An index into a table of `n` rows."""
+    index = whole(who, "padding_idx", index, 0)
+    if index >= n:
+        raise ValueError(f"{who} expects padding_idx from 0 to {n - 1}, got {index}.")
+    return index
 
 
 class EmbeddingBag(Module):
@@ -59,7 +99,8 @@ class EmbeddingBag(Module):
         y[n, :] = reduction over i in bag n of weight[i, :]
 
     Args:
-        in_: how many indices there are, `0 … in - 1`.
+        in_: how many indices there are, `0 … in - 1`; or the table itself, `(in, out)`, which the
+            reduction may follow.
         out: how many numbers stand for each.
         reduction: a function `reduction(array, axis=…)`: `jnp.mean`, `jnp.sum`, `jnp.max`, …
         init: initialiser of the table, `init(in, out)`.
@@ -87,15 +128,16 @@ class EmbeddingBag(Module):
 
     def __init__(
         self,
-        in_: int,
-        out: int,
+        in_: Any,
+        out: Any = None,
         reduction: Callable[..., Any] = jnp.mean,
         *,
         init: Callable[..., Any] = randn32,
         rng: Any = None,
     ):
-        shape = (whole("EmbeddingBag", "in", in_), whole("EmbeddingBag", "out", out))
-        self.weight = drawn("EmbeddingBag", init, shape, rng)
+        given = hasattr(in_, "shape") and np.ndim(in_) == 2
+        self.weight = table("EmbeddingBag", in_, None if given else out, init, rng)
+        reduction = out if given and out is not None else reduction
         self.reduction = function("EmbeddingBag", reduction, "reduction")
 
     def __call__(self, x: Any, offsets: Any = None) -> jax.Array:
@@ -105,10 +147,10 @@ class EmbeddingBag(Module):
             x = jnp.concatenate(x) if x else jnp.zeros(0, int)
         rows = rows_of(self, x)
         if offsets is not None:
-            return self._by_offsets(rows, as_array(self, offsets))
+            return like(rows, self._by_offsets(wide(rows), as_array(self, offsets)))
         if rows.ndim < 2:
             raise unfit(self, f"expects bags of indices, got {short(x)}")
-        return self.reduction(rows, axis=-2)
+        return like(rows, self.reduction(wide(rows), axis=-2))
 
     def _by_offsets(self, rows: jax.Array, offsets: jax.Array) -> jax.Array:
         whole_numbers = jnp.issubdtype(offsets.dtype, jnp.integer)
@@ -156,7 +198,7 @@ def rows_of(layer: Any, x: Any) -> jax.Array:
     if index.dtype != bool:
         # A negative index would count from the end; here it is as wrong as one too large.
         index = jnp.where(index < 0, rows, index)
-        return jnp.take(layer.weight, index, axis=0, mode="fill", fill_value=jnp.nan)
+        return take_rows(layer.weight, index)
     if index.ndim == 0 or index.shape[-1] != rows:
         raise refuse(layer, f"(…, {rows}) where it is one-hot", index)
     return index.astype(layer.weight.dtype) @ layer.weight

@@ -9,12 +9,13 @@ import jax
 
 from fluxax._activations import identity
 from fluxax._errors import short
-from fluxax._module import Module, is_training
+from fluxax._half import wide
+from fluxax._module import is_training
 from fluxax.init import ones32, zeros32
 from fluxax.layers._norm import (
     TrackedNorm,
+    WideNorm,
     batch_mode,
-    check_channels,
     moments,
     norm_arguments,
     normalised,
@@ -22,10 +23,10 @@ from fluxax.layers._norm import (
     track,
 )
 from fluxax.layers._place import unfit
-from fluxax.layers._shapes import as_input, function, whole
+from fluxax.layers._shapes import function, whole
 
 
-class GroupNorm(Module):
+class GroupNorm(WideNorm):
     """Normalise groups of channels of every observation, over the places of an image too.
 
         y = activation(scale (x - mean) / √(var + eps) + bias)
@@ -68,8 +69,7 @@ class GroupNorm(Module):
         self.eps = number("GroupNorm", "eps", eps)
 
     def __call__(self, x: Any) -> jax.Array:
-        x = as_input(self, x, self.scale)
-        check_channels(self, x, 2)
+        x = self.as_channels(x, 2)
         parts = x.reshape(*x.shape[:-1], self.groups, self.ch // self.groups)
         axes = (*range(1, x.ndim - 1), x.ndim)
         mean, var = (
@@ -119,10 +119,9 @@ class InstanceNorm(TrackedNorm):
         super().__init__(ch, activation, affine=affine, track_stats=track_stats, **options)
 
     def __call__(self, x: Any) -> jax.Array:
-        x = as_input(self, x, self.scale)
-        check_channels(self, x, 3)
+        x = self.as_channels(x, 3)
         if not batch_mode(self):
-            return normalised(self, x, self.mean, self.var)
+            return normalised(self, x, wide(self.mean), wide(self.var))
         n = x[0, ..., 0].size
         if n <= 1:
             raise unfit(self, f"expects more than one place per image, got {short(x)}")

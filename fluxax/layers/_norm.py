@@ -12,15 +12,43 @@ from jax import lax
 
 from fluxax._activations import identity
 from fluxax._errors import short
+from fluxax._half import is_half, like, wide
 from fluxax._module import Module, is_training, run
 from fluxax.init import ones32, zeros32
 from fluxax.kernels import batchnorm, settled
 from fluxax.layers._dropout import mode
 from fluxax.layers._place import refuse, unfit
-from fluxax.layers._shapes import as_input, channels_advice, drawn, function, sizes, whole
+from fluxax.layers._shapes import (
+    as_input,
+    axes_of,
+    channels_advice,
+    drawn,
+    function,
+    sizes,
+    whole,
+)
 
 
-class TrackedNorm(Module):
+class WideNorm(Module):
+    """A norm whose arrays stay in float32 where a model is converted to half precision.
+
+    Input in half precision comes out in half precision. As Flux, and cuDNN, have it.
+    """
+
+    ch: int
+    scale: Any
+
+    def as_channels(self, x: Any, axes: int) -> jax.Array:
+        """Input with at least so many axes, the last of them the channels; half stays half."""
+        half = is_half(x) and getattr(self.scale, "dtype", None) == jnp.float32
+        x = as_input(self, x, None if half else self.scale)
+        check_real(self, x)
+        if x.ndim < axes or x.shape[-1] != self.ch:
+            raise refuse(self, f"(N, …, {self.ch})", x, channels_advice(x, self.ch))
+        return x
+
+
+class TrackedNorm(WideNorm):
     """What BatchNorm and InstanceNorm share: scale and bias, running statistics, a mode."""
 
     trainable = ("scale", "bias")
@@ -91,14 +119,12 @@ class BatchNorm(TrackedNorm):
     """
 
     def __call__(self, x: Any) -> jax.Array:
-        x = as_input(self, x, self.scale)
-        check_channels(self, x, 2)
-        x = settled(x)
+        x = settled(self.as_channels(x, 2))
         mean, var = statistics(self, x, tuple(range(x.ndim - 1)))
         if batch_mode(self) and self.scale is not None:
-            wide = jnp.promote_types(x.dtype, jnp.float32)
-            scale, bias = jnp.asarray(self.scale, wide), jnp.asarray(self.bias, wide)
-            y = batchnorm(x.astype(wide), scale, bias, self.eps)
+            w = wide(x)
+            scale, bias = jnp.asarray(self.scale, w.dtype), jnp.asarray(self.bias, w.dtype)
+            y = batchnorm(w, scale, bias, self.eps)
             return self.activation(y.astype(x.dtype))
         return normalised(self, x, mean, var)
 
@@ -106,10 +132,10 @@ class BatchNorm(TrackedNorm):
         return [("", self.ch), *norm_arguments(self, affine=True, track_stats=True)]
 
 
-def check_channels(layer: Any, x: Any, axes: int) -> None:
-    """Input must have at least so many axes, the last of them the channels."""
-    if x.ndim < axes or x.shape[-1] != layer.ch:
-        raise refuse(layer, f"(N, …, {layer.ch})", x, channels_advice(x, layer.ch))
+def check_real(layer: Any, x: Any) -> None:
+    """Numbers that have a variance, as running statistics keep it."""
+    if jnp.iscomplexobj(x):
+        raise unfit(layer, f"expects real numbers, got {short(x)}")
 
 
 def number(who: str, what: str, value: Any, most: float = float("inf")) -> float:
@@ -132,7 +158,7 @@ def batch_mode(layer: Any) -> bool:
 def statistics(layer: Any, x: jax.Array, axes: tuple[int, ...]) -> tuple[Any, Any]:
     """Mean and variance of each channel, the batch's or the stored ones; tracks the batch's."""
     if not batch_mode(layer):
-        return layer.mean, layer.var
+        return wide(layer.mean), wide(layer.var)
     n = x.size // max(1, layer.ch)
     if n <= 1:
         why = "in train mode" if is_training(layer) else "where it keeps no statistics"
@@ -150,7 +176,7 @@ def statistics(layer: Any, x: jax.Array, axes: tuple[int, ...]) -> tuple[Any, An
 
 def moments(x: jax.Array, axes: tuple[int, ...], keepdims: bool = False) -> tuple[Any, Any]:
     """Mean and uncorrected variance, in single precision at least."""
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = wide(x)
     mean = x.mean(axes, keepdims=True)
     var = lax.square(x - mean).mean(axes, keepdims=True)
     return (mean, var) if keepdims else (mean.squeeze(axes), var.squeeze(axes))
@@ -173,6 +199,30 @@ def normalised(layer: Any, x: jax.Array, mean: Any, var: Any) -> jax.Array:
     else:
         y = (x - mean) * factor
     return layer.activation(settled(y.astype(x.dtype)))
+
+
+def normalise(x: Any, axis: Any = 0, *, eps: float = 1e-5) -> jax.Array:
+    """Mean zero and variance one along an axis: `(x - mean) / √(var + eps)`.
+
+    Args:
+        x: numbers of any shape.
+        axis: along which mean and variance (without correction) are taken, or several axes. The
+            batch's, if not given, as in Flux, whose last axis that is.
+        eps: added to the variance, ≥ 0.
+
+    Raises:
+        ValueError: for an axis that `x` does not have.
+
+    Example:
+        >>> import fluxax as fx, jax.numpy as jnp
+        >>> fx.normalise(jnp.array([[1.0], [3.0]]), eps=0.0).ravel().tolist()
+        [-1.0, 1.0]
+    """
+    x = as_input(normalise, x)
+    check_real(normalise, x)
+    eps = number("normalise", "eps", eps)
+    mean, var = moments(x, axes_of("normalise", axis, x.ndim), keepdims=True)
+    return like(x, (wide(x) - mean) * lax.rsqrt(var + eps))
 
 
 def norm_arguments(layer: Any, **defaults: bool) -> list[tuple[str, Any]]:
@@ -229,6 +279,7 @@ class LayerNorm(Module):
 
     def __call__(self, x: Any) -> jax.Array:
         x = as_input(self, x, self.scale)
+        check_real(self, x)
         n = len(self.size)
         if x.shape[max(0, x.ndim - n) :] != self.size:
             raise refuse(self, f"(…, {', '.join(map(str, self.size))})", x)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -13,11 +13,12 @@ import numpy as np
 from jax import lax
 
 from fluxax._errors import short
+from fluxax._half import like, wide
 from fluxax._module import Module
 from fluxax.layers._containers import first_max
 from fluxax.layers._conv import check_image, check_reach, collapsed, short_pad
 from fluxax.layers._place import unfit
-from fluxax.layers._shapes import as_array, as_input, pads, per_axis, window
+from fluxax.layers._shapes import Pads, as_array, as_input, pads, per_axis, window
 
 #: Up to this size of window a fold over its places is used. XLA's own windows have a slow
 #: derivative on the CPU: 10 ms for (64, 28, 28, 16), where the fold takes 0.6 ms.
@@ -32,9 +33,11 @@ class MaxPool(Module):
         stride: how far the window moves, a number or one per axis; as far as it is long,
             if not given.
         pad: places at the borders that are never the largest; as in Conv.
+        ceil_mode: whether a last window that reaches over the border counts, as in PyTorch.
 
     Raises:
-        ValueError: for sizes out of range, or input without a batch axis.
+        ValueError: for sizes out of range, input without a batch axis, or where a window would
+            see nothing but padding.
         TypeError: where an argument is of the wrong kind.
 
     Of several largest values in a window the first gets the derivative.
@@ -46,13 +49,18 @@ class MaxPool(Module):
     """
 
     window: tuple[int, ...]
+    ceil_mode = False
 
-    def __init__(self, window: tuple[int, ...], *, stride: Any = None, pad: Any = 0):
-        set_window(self, "MaxPool", window, stride, pad)
+    def __init__(
+        self, window: tuple[int, ...], *, stride: Any = None, pad: Any = 0, ceil_mode: bool = False
+    ):
+        set_window(self, "MaxPool", window, stride, pad, ceil_mode)
 
     def __call__(self, x: Any) -> jax.Array:
-        x = pool_input(self, x)
-        return pooled(self, x, lowest(x.dtype), first_max, lax.max)
+        x = real_array(self, x)
+        pads = padding(self, x)
+        check_seen(self, x, pads)
+        return like(x, pooled(self, wide(x), pads, lowest(x.dtype), first_max, lax.max))
 
     def _arguments(self) -> list[tuple[str, Any]]:
         return window_arguments(self)
@@ -66,28 +74,66 @@ class MeanPool(Module):
         stride: how far the window moves, a number or one per axis; as far as it is long,
             if not given.
         pad: zeros at the borders; as in Conv.
+        count_include_pad: whether these zeros count; else the mean is of what lies inside.
+        ceil_mode: whether a last window that reaches over the border counts, as in PyTorch. What
+            it sees beyond the padding never counts.
 
     Raises:
-        ValueError: for sizes out of range, or input without a batch axis.
+        ValueError: for sizes out of range, input without a batch axis, or where a window would
+            see nothing that counts.
         TypeError: where an argument is of the wrong kind.
 
     Example:
         >>> import fluxax as fx, jax.numpy as jnp
         >>> fx.MeanPool((2,))(jnp.array([[[1.0], [2.0], [5.0], [6.0]]])).ravel().tolist()
         [1.5, 5.5]
+        >>> inside = fx.MeanPool((3,), stride=1, pad=1, count_include_pad=False)
+        >>> inside(jnp.array([[[1.0], [2.0], [6.0]]])).ravel().tolist()
+        [1.5, 3.0, 4.0]
     """
 
     window: tuple[int, ...]
+    pad: Pads
+    ceil_mode, count_include_pad = False, True
 
-    def __init__(self, window: tuple[int, ...], *, stride: Any = None, pad: Any = 0):
-        set_window(self, "MeanPool", window, stride, pad)
+    def __init__(
+        self,
+        window: tuple[int, ...],
+        *,
+        stride: Any = None,
+        pad: Any = 0,
+        count_include_pad: bool = True,
+        ceil_mode: bool = False,
+    ):
+        set_window(self, "MeanPool", window, stride, pad, ceil_mode)
+        if not count_include_pad:
+            self.count_include_pad = False
 
     def __call__(self, x: Any) -> jax.Array:
-        x = as_input(self, pool_input(self, x))
-        return pooled(self, x, 0, jnp.add, lax.add) / math.prod(self.window)
+        x = as_input(self, x)
+        pads = padding(self, x)
+        if not self.count_include_pad:
+            check_seen(self, x, pads)
+        sums = pooled(self, wide(x), pads, 0, jnp.add, lax.add)
+        return like(x, sums / self._counts(x, pads))
+
+    def _counts(self, x: jax.Array, pads: Pads) -> Any:
+        """How many places of each window count."""
+        if self.count_include_pad and pads == self.pad:
+            return math.prod(self.window)
+        counts: Any = 1
+        for n, size, stride, pad, (low, high) in _moves(self, x, pads):
+            counted = (low, pad[1]) if self.count_include_pad else (0, 0)
+            places = np.pad(
+                np.ones(sum(counted) + n), (low - counted[0], max(0, high - counted[1]))
+            )
+            starts = range(0, low + n + high - size + 1, stride)
+            counts = np.multiply.outer(counts, [places[i : i + size].sum() for i in starts])
+        return jnp.asarray(counts[..., None], wide(x).dtype)
 
     def _arguments(self) -> list[tuple[str, Any]]:
-        return window_arguments(self)
+        shown = window_arguments(self)
+        return shown if self.count_include_pad else [*shown, ("count_include_pad", False)]
 
 
 def lowest(dtype: Any) -> Any:
@@ -97,39 +143,74 @@ def lowest(dtype: Any) -> Any:
     return False if jnp.issubdtype(dtype, jnp.bool_) else -np.inf
 
 
-def set_window(layer: Any, who: str, sizes: Any, stride: Any, pad: Any) -> None:
+def set_window(layer: Any, who: str, sizes: Any, stride: Any, pad: Any, ceil_mode: bool) -> None:
     """The attributes that pooling layers share."""
     layer.window = window(who, "window", sizes)
     n = len(layer.window)
     layer.stride = layer.window if stride is None else per_axis(who, "stride", stride, n)
     layer.pad = pads(who, pad, layer.window, (1,) * n)
+    if ceil_mode:  # what is not said is not written down
+        layer.ceil_mode = True
 
 
 def window_arguments(layer: Any) -> list[tuple[str, Any]]:
     shown: list[tuple[str, Any]] = [("", layer.window)]
     if layer.stride != layer.window:
         shown.append(("stride", collapsed(layer.stride)))
-    return [*shown, ("pad", short_pad(layer.pad))] if np.any(layer.pad) else shown
+    shown += [("pad", short_pad(layer.pad))] if np.any(layer.pad) else []
+    return [*shown, ("ceil_mode", True)] if layer.ceil_mode else shown
 
 
-def pool_input(layer: Any, x: Any) -> jax.Array:
-    """Input of a pooling layer, its axes checked."""
+def real_array(layer: Any, x: Any) -> jax.Array:
+    """Input whose values have an order."""
     x = as_array(layer, x)
-    check_image(layer, x, None, len(layer.window))
-    check_reach(layer, x, layer.window, layer.pad)
+    if jnp.iscomplexobj(x):
+        raise unfit(layer, f"expects real numbers, got {short(x)}")
     return x
+
+
+def padding(layer: Any, x: jax.Array) -> Pads:
+    """The padding of a pooling layer for input whose axes are checked here; more in ceil mode."""
+    check_image(layer, x, None, len(layer.window))
+    if not layer.ceil_mode:
+        check_reach(layer, x, layer.window, layer.pad)
+        return layer.pad
+    found = []
+    for n, size, stride, (low, high), _ in _moves(layer, x, layer.pad):
+        last = -(-(n + low + high - size) // stride)  # the last window
+        last -= last * stride >= low + n  # sees more than what lies behind the input
+        found.append((low, max(0, last * stride + size - low - n)))
+    check_reach(layer, x, layer.window, tuple(found))
+    return tuple(found)
+
+
+def _moves(layer: Any, x: jax.Array, pads: Pads) -> Iterator[tuple[int, int, int, Any, Any]]:
+    """For each axis: its length, the window's size, its stride, the padding said and taken."""
+    return zip(x.shape[1:-1], layer.window, layer.stride, layer.pad, pads, strict=True)
+
+
+def check_seen(layer: Any, x: jax.Array, pads: Pads) -> None:
+    """Every window must see some of the input."""
+    for n, size, stride, _, (low, high) in _moves(layer, x, pads):
+        last = (low + n + high - size) // stride * stride
+        if low >= size or last >= low + n:
+            raise unfit(
+                layer,
+                f"expects less padding than that: a window would see nothing of {short(x)}",
+            )
 
 
 def pooled(
     layer: Any,
     x: jax.Array,
+    pads: Pads,
     start: Any,
     fold: Callable[[Any, Any], Any],
     reduce: Callable[[Any, Any], Any],
 ) -> jax.Array:
     """One value for each window, axis after axis, the last first: so the first in a row wins."""
     for i in reversed(range(len(layer.window))):
-        size, stride, pad = layer.window[i], layer.stride[i], layer.pad[i]
+        size, stride, pad = layer.window[i], layer.stride[i], pads[i]
         if size > LONGEST_FOLD:
             x = _along(x, i + 1, size, stride, pad, start, reduce)
         else:
@@ -175,7 +256,7 @@ class GlobalMaxPool(Module):
     """
 
     def __call__(self, x: Any) -> jax.Array:
-        x = _places(self, x)
+        x = _places(self, real_array(self, x))
         first = jnp.argmax(lax.stop_gradient(x), 1, keepdims=True)
         at = lax.broadcasted_iota(first.dtype, x.shape, 1) == first
         return jnp.where(at, x, 0).sum(1, dtype=x.dtype)

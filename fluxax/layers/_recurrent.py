@@ -12,6 +12,7 @@ from jax import lax
 
 from fluxax._activations import sigmoid, tanh
 from fluxax._errors import short
+from fluxax._half import is_half, like, wide
 from fluxax._module import Module
 from fluxax.init import glorot_uniform
 from fluxax.kernels import dense, lstm
@@ -59,7 +60,7 @@ class Cell(Module):
         x = as_input(self, x, self.Wi)
         if x.ndim == 0 or x.shape[-1] != self.Wi.shape[0]:
             raise refuse(self, f"(…, {self.Wi.shape[0]})", x)
-        return self.step(self.inputs(x), start(self, self, x.shape[:-1], state))
+        return run_cell(self, x, start(self, self, x.shape[:-1], state), "step")
 
     def inputs(self, x: jax.Array) -> jax.Array:
         """The part of a step that does not depend on the state."""
@@ -242,6 +243,14 @@ def start(layer: Any, cell: Cell, batch: tuple[int, ...], state: Any) -> Any:
         raise unfit(layer, f"expects a state of shape {wanted}, got {given}") from None
 
 
+def run_cell(cell: Cell, x: jax.Array, state: Any, method: str) -> tuple[Any, Any]:
+    """`cell.step` or `cell.steps`; half precision is rounded once, not after every step."""
+    if is_half(x):
+        cell, state = jax.tree.map(wide, (cell, state))
+    results = getattr(cell, method)(cell.inputs(wide(x)), state)  # inputs: (T, N, gates out)
+    return jax.tree.map(lambda y: like(x, y), results)
+
+
 class Recurrent(Module):
     """What the layers share: a cell, run over the time axis of `(N, T, in)`."""
 
@@ -258,9 +267,8 @@ class Recurrent(Module):
         n_in = self.cell.Wi.shape[0]
         if x.ndim != 3 or x.shape[-1] != n_in:
             raise refuse(self, f"(N, T, {n_in})", x, sequence_advice(x, n_in))
-        xs = self.cell.inputs(jnp.swapaxes(x, 0, 1))  # (T, N, gates out)
         state = start(self, self.cell, x.shape[:1], state)
-        ys, state = self.cell.steps(xs, state)
+        ys, state = run_cell(self.cell, jnp.swapaxes(x, 0, 1), state, "steps")
         ys = jnp.swapaxes(ys, 0, 1)  # (N, T, out)
         return (ys, state) if self.return_state else ys
 

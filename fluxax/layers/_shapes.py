@@ -12,7 +12,9 @@ import numpy as np
 
 from fluxax import _activations
 from fluxax._errors import article, no_array, no_numbers, short
+from fluxax._half import plus
 from fluxax._random import generator
+from fluxax._tensors import owned
 from fluxax.layers._place import unfit
 
 Pads = tuple[tuple[int, int], ...]
@@ -76,6 +78,31 @@ def pads(who: str, value: Any, kernel: tuple[int, ...], dilation: tuple[int, ...
     return tuple((whole(who, "pad", low, 0), whole(who, "pad", high, 0)) for low, high in pairs)
 
 
+def axes_of(who: str, axis: Any, n: int) -> tuple[int, ...]:
+    """One or several axes of an array with `n` of them, counted from the front, in order."""
+    chosen = several_axes(who, axis)
+    for a in chosen:
+        if not -n <= a < n:
+            raise ValueError(f"{who} expects an axis of an array with {n} axes, got {a}.")
+    return tuple(sorted({a % n for a in chosen}))
+
+
+def several_axes(who: str, axis: Any) -> tuple[int, ...]:
+    """One or several axes as ints."""
+    chosen = axis if isinstance(axis, (tuple, list)) else (axis,)
+    for a in chosen:
+        if isinstance(a, bool) or not isinstance(a, (int, np.integer)):
+            raise TypeError(f"{who} expects axis as one or several axes, got {short(a)}.")
+    return tuple(map(int, chosen))
+
+
+def flux_dims(who: str, axis: Any, dims: Any) -> Any:
+    """`axis`, or `dims`, as Flux calls it; not both."""
+    if axis is not None and dims is not None:
+        raise TypeError(f"{who} expects `axis` or, as Flux calls it, `dims`, got both.")
+    return dims if axis is None else axis
+
+
 def function(who: str, value: Any, what: str = "activation") -> Callable[..., Any]:
     """An argument that is to be called."""
     if callable(value) and not isinstance(value, type):
@@ -120,6 +147,7 @@ def one_rng(rng: Any) -> np.random.Generator | None:
 
 def floating(array: Any) -> jax.Array:
     """Weights as a JAX array: the same object if it is one, float32 if they are integers."""
+    array = owned(array)
     exact = not jnp.issubdtype(array.dtype, jnp.inexact)
     if isinstance(array, jax.Array) and not exact:
         return array
@@ -142,7 +170,7 @@ def offset(who: str, bias: Any, shape: tuple[int, ...], weight: jax.Array) -> ja
 
 def unit(x: Any, bias: Any, activation: Callable[..., Any]) -> jax.Array:
     """`activation(x + bias)`; either may be missing."""
-    return activation(x if bias is None else x + bias)
+    return activation(x if bias is None else plus(x, bias))
 
 
 # --- input --------------------------------------------------------------------------------

@@ -12,14 +12,19 @@ from jax.tree_util import DictKey, SequenceKey
 from fluxax import _show, _tree
 from fluxax._errors import no_array, no_numbers, short
 from fluxax._module import Module, testmode
+from fluxax.layers._containers import Chain
 
 
-def outputsize(model: Any, *shapes: tuple[int, ...], dtype: Any = np.float32) -> Any:
+def outputsize(
+    model: Any, *shapes: tuple[int, ...], padbatch: bool = False, dtype: Any = np.float32
+) -> Any:
     """The shape of what a model gives for input of a shape; nothing is computed.
 
     Args:
-        model: anything that can be called on arrays.
+        model: anything that can be called on arrays; several layers in a list or tuple count as
+            a Chain of them.
         shapes: the shapes of its inputs, batch axis included.
+        padbatch: whether a batch axis of length one is put before each shape.
         dtype: the type of the inputs; `"int32"` for an Embedding.
 
     Returns:
@@ -32,7 +37,10 @@ def outputsize(model: Any, *shapes: tuple[int, ...], dtype: Any = np.float32) ->
         >>> import fluxax as fx
         >>> fx.outputsize(fx.Chain(fx.Conv((3, 3), 3, 8), fx.flatten), (1, 32, 32, 3))
         (1, 7200)
+        >>> fx.outputsize([fx.Dense(10, 4), fx.relu], (10,), padbatch=True)
+        (1, 4)
     """
+    model = Chain(*model) if type(model) in (list, tuple) else model
     _check("outputsize", model)
     for shape in shapes:
         if not isinstance(shape, (tuple, list)) or not all(isinstance(n, int) for n in shape):
@@ -40,7 +48,8 @@ def outputsize(model: Any, *shapes: tuple[int, ...], dtype: Any = np.float32) ->
                 f"outputsize expects shapes as tuples of integers, got {short(shape)}. "
                 "Write outputsize(model, (1, 28, 28, 1))."
             )
-    given = [jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(dtype)) for shape in shapes]
+    dtype, lead = jax.dtypes.canonicalize_dtype(dtype), (1,) if padbatch else ()
+    given = [jax.ShapeDtypeStruct((*lead, *shape), dtype) for shape in shapes]
     out = jax.eval_shape(lambda *xs: _arrays_of(_quiet(model)(*xs)), *given)
     return jax.tree.map(lambda array: array.shape, out)
 

@@ -14,7 +14,16 @@ from fluxax._activations import identity
 from fluxax._errors import short
 from fluxax._module import Module
 from fluxax.init import glorot_uniform
-from fluxax.layers._conv import AXES, Conv, check_groups, check_image, collapsed, options
+from fluxax.layers._conv import (
+    AXES,
+    Conv,
+    check_groups,
+    check_image,
+    collapsed,
+    given_sizes,
+    given_weights,
+    options,
+)
 from fluxax.layers._dense import tail
 from fluxax.layers._place import unfit
 from fluxax.layers._shapes import (
@@ -26,7 +35,6 @@ from fluxax.layers._shapes import (
     per_axis,
     unit,
     whole,
-    window,
 )
 
 
@@ -39,13 +47,15 @@ class ConvTranspose(Module):
     `(n - 1) stride + dilation (kernel - 1) + 1 - pad + outpad`.
 
     Args:
-        kernel: its sizes, `(3, 3)` for images. Input is then `(N, H, W, in)`.
-        in_: number of input channels.
-        out: number of output channels.
+        kernel: its sizes, `(3, 3)` for images. Input is then `(N, H, W, in)`. Or the weights `W`
+            themselves, `(*kernel, in, out // groups)`.
+        in_: number of input channels; with given weights the bias, as below.
+        out: number of output channels; with given weights the activation.
         activation: a function of an array.
         stride: a number, or one per axis.
         pad: how much is cut off at the borders: a number, one per axis, two per axis
-            (low, high, …), or `"same"`, with which `n` becomes `n stride`.
+            (low, high, …), or `"same"`, with which `n` becomes `n stride`: the transpose of a
+            Conv with `"same"`.
         outpad: places added at the high side, a number or one per axis.
         dilation: a number, or one per axis.
         groups: in how many parts the channels are split; it divides `in` and `out`.
@@ -66,9 +76,9 @@ class ConvTranspose(Module):
 
     def __init__(
         self,
-        kernel: tuple[int, ...],
-        in_: int,
-        out: int,
+        kernel: Any,
+        in_: Any = True,
+        out: Any = identity,
         activation: Callable[..., Any] = identity,
         *,
         stride: Any = 1,
@@ -82,11 +92,16 @@ class ConvTranspose(Module):
         rng: Any = None,
     ):
         who = "ConvTranspose"
-        kernel = window(who, "kernel", kernel)
-        n_in, n_out = whole(who, "in", in_), whole(who, "out", out)
         self.groups = whole(who, "groups", groups)
-        check_groups(who, n_in, n_out, groups)
-        self.weight = drawn(who, init, (*kernel, n_in, n_out // groups), rng)
+        if hasattr(kernel, "shape"):
+            self.weight, bias, activation = given_weights(who, kernel, in_, out, bias, activation)
+            *kernel, n_in, n_out = self.weight.shape
+            kernel, n_out = tuple(kernel), n_out * groups
+            check_groups(who, n_in, n_out, groups)
+        else:
+            kernel, n_in, n_out = given_sizes(who, kernel, in_, out)
+            check_groups(who, n_in, n_out, groups)
+            self.weight = drawn(who, init, (*kernel, n_in, n_out // groups), rng)
         self.bias = offset(f"{who}({kernel}, {n_in}, {n_out})", bias, (n_out,), self.weight)
         self.activation = function(who, activation)
         self.stride = per_axis(who, "stride", stride, len(kernel))
@@ -98,10 +113,10 @@ class ConvTranspose(Module):
     def _pads(self, pad: Any, kernel: tuple[int, ...]) -> Any:
         if not (isinstance(pad, str) and pad.lower() == "same"):
             return pads("ConvTranspose", pad, kernel, self.dilation)
-        # May be below zero: then the output is longer than what the kernel reaches.
-        reach = zip(kernel, self.dilation, self.stride, strict=True)
-        totals = [d * (k - 1) + 1 - s for k, d, s in reach]
-        return tuple((t // 2, t - t // 2) for t in totals)
+        # What Conv adds at the low side is cut off there. The high side may be below zero: then
+        # the output is longer than what the kernel reaches.
+        added = pads("ConvTranspose", pad, kernel, self.dilation)
+        return tuple((low, high + 1 - s) for (low, high), s in zip(added, self.stride, strict=True))
 
     def __call__(self, x: Any) -> jax.Array:
         x = as_input(self, x, self.weight)

@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from fluxax._errors import short
+from fluxax._half import like, wide
 from fluxax._module import Module
 from fluxax.layers._conv import check_image, collapsed
 from fluxax.layers._place import unfit
@@ -69,9 +70,10 @@ class Upsample(Module):
         if 0 in x.shape[1:-1]:
             raise unfit(self, f"expects at least one place, got {short(x)}")
         resize: Callable[..., jax.Array] = _interpolated if linear else _repeated
+        y = wide(x)
         for axis, n in enumerate(self._target(x.shape[1:-1]), 1):
-            x = x if x.shape[axis] == n else resize(x, axis, n)
-        return x
+            y = y if y.shape[axis] == n else resize(y, axis, n)
+        return like(x, y)
 
     def _axes(self, given: int | None) -> int:
         """How many axes of space there are, from mode, scale and size, else as many as given."""

@@ -10,7 +10,10 @@ import numpy as np
 
 from fluxax import _tree
 from fluxax._errors import short
+from fluxax._half import like, wide
+from fluxax._jax import is_tracer
 from fluxax._module import Module
+from fluxax.layers._shapes import axes_of, flux_dims
 
 
 class WeightNorm(Module):
@@ -21,8 +24,9 @@ class WeightNorm(Module):
     Args:
         layer: a Module; its own array becomes `v`.
         which: the name of that array.
-        dims: the axes over which the norm is taken, one or several. All but the last, if not
+        axis: the axes over which the norm is taken, one or several. All but the last, if not
             given, so that every output has its own length.
+        dims: another word for `axis`, Flux's.
 
     Raises:
         TypeError: where `layer` is no Module.
@@ -46,7 +50,7 @@ class WeightNorm(Module):
     Reference: Salimans & Kingma 2016, arXiv:1602.07868, eq. 2.
     """
 
-    def __init__(self, layer: Any, which: str = "weight", *, dims: Any = None):
+    def __init__(self, layer: Any, which: str = "weight", *, axis: Any = None, dims: Any = None):
         if not isinstance(layer, Module):
             raise TypeError(f"WeightNorm expects a layer, got {short(layer)}.")
         v: Any = getattr(layer, which, None) if isinstance(which, str) else None
@@ -54,9 +58,11 @@ class WeightNorm(Module):
             raise ValueError(f"WeightNorm expects an array `{which}` in {layer!r}, got {short(v)}.")
         self.layer = layer
         self.which = which
-        self.dims = _axes(dims, np.ndim(v))
-        # With NumPy, since building a model compiles nothing.
-        norm = np.sqrt(np.square(np.asarray(v, np.float64)).sum(self.dims, keepdims=True))
+        axis, n = flux_dims("WeightNorm", axis, dims), np.ndim(v)
+        self.dims = tuple(range(n - 1)) if axis is None else axes_of("WeightNorm", axis, n)
+        # With NumPy, since building a model compiles nothing; inside an objective it is traced.
+        exact = v if is_tracer(v) else np.asarray(v, np.float64)
+        norm = (exact * exact).sum(self.dims, keepdims=True) ** 0.5
         self.g = jax.device_put(norm.astype(v.dtype))
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
@@ -71,10 +77,11 @@ class WeightNorm(Module):
     def _normalised(self) -> Any:
         """The layer with `w` in the place of `v`."""
         v = getattr(self.layer, self.which)
-        norm = jnp.sqrt(jnp.sum(jnp.square(v), self.dims, keepdims=True))
+        squares = jnp.sum(jnp.square(wide(v)), self.dims, keepdims=True)
+        norm = jnp.sqrt(jnp.where(squares == 0, 1, squares))  # of zeros: w = 0, with a derivative
         inner = object.__new__(type(self.layer))
         inner.__dict__.update(vars(self.layer))
-        inner.__dict__[self.which] = v * (self.g / norm)
+        inner.__dict__[self.which] = like(v, wide(v) * (wide(self.g) / norm))
         return inner
 
     def _arguments(self) -> list[tuple[str, Any]]:
@@ -82,17 +89,5 @@ class WeightNorm(Module):
         if self.which != "weight":
             shown.append(("", self.which))
         if self.dims != tuple(range(np.ndim(self.g) - 1)):
-            shown.append(("dims", self.dims))
+            shown.append(("axis", self.dims))
         return [*shown, ("g", self.g)]
-
-
-def _axes(dims: Any, n: int) -> tuple[int, ...]:
-    if dims is None:
-        return tuple(range(n - 1))
-    dims = dims if isinstance(dims, (tuple, list)) else (dims,)
-    for axis in dims:
-        if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)):
-            raise TypeError(f"WeightNorm expects dims as one or several axes, got {short(axis)}.")
-        if not -n <= axis < n:
-            raise ValueError(f"WeightNorm expects dims of an array with {n} axes, got {axis}.")
-    return tuple(sorted({int(axis) % n for axis in dims}))

@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 
 from fluxax._errors import check_numbers, short
+from fluxax._half import wide
 from fluxax._jax import is_tracer
 
 Input = Any  # a JAX array, a NumPy array or a number
@@ -34,15 +35,6 @@ def floating(x: Input) -> jax.Array:
     return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.float32)
 
 
-def wide(x: jax.Array) -> jax.Array:
-    """`x` in the dtype to compute in: half precision in float32, else its own.
-
-    Squares, sums and logarithms of half-precision numbers leave its range long before the loss
-    does.
-    """
-    return x.astype(jnp.float32) if x.dtype.itemsize == 2 else x
-
-
 def within(who: str, low: float, high: float = math.inf, /, **parameters: Any) -> None:
     """An error where a parameter is no number, or known to be out of its range or not finite.
 
@@ -62,13 +54,20 @@ def _inside(low: float, numbers: np.ndarray, high: float) -> bool:
     return bool(np.all((low <= numbers) & (numbers <= high) & (numbers < math.inf)))
 
 
-def pair(who: str, y_hat: Input, y: Input) -> tuple[jax.Array, jax.Array, Any]:
+def pair(
+    who: str, y_hat: Input, y: Input, *, distance: bool = False
+) -> tuple[jax.Array, jax.Array, Any]:
     """Prediction and target ready to compute with, and the dtype of the loss.
 
     The prediction's dtype decides, so that a float64 target does not promote the loss. A scalar
-    target stands for an array of it.
+    target stands for an array of it. Complex ones have a distance, but are in no order. Half
+    precision is computed in float32: squares, sums and logarithms leave its range long before the
+    loss does.
     """
     check_numbers(who, y_hat=y_hat, y=y)
+    for name, value in () if distance else (("y_hat", y_hat), ("y", y)):
+        if jnp.iscomplexobj(value):
+            raise TypeError(f"{who} expects real numbers as `{name}`, got {short(value)}.")
     y_hat, y = floating(y_hat), jnp.asarray(y)
     if y.ndim > 0 and y.shape != y_hat.shape:
         raise ValueError(mismatch(who, y_hat, y))

@@ -68,8 +68,12 @@ def logitbinarycrossentropy(y_hat: Input, y: Input, *, agg: Aggregate = mean) ->
         Array([    0., 10000.], dtype=float32)
     """
     y_hat, y, dtype = pair("logitbinarycrossentropy", y_hat, y)
-    values = y * jax.nn.softplus(-y_hat) + (1 - y) * jax.nn.softplus(y_hat)
-    return aggregate(agg, values, dtype)
+    return aggregate(agg, _xsoftplus(y, -y_hat) + _xsoftplus(1 - y, y_hat), dtype)
+
+
+def _xsoftplus(x: jax.Array, y: jax.Array) -> jax.Array:
+    """`x softplus(y)`, exactly 0 where `x` is 0 and `y` is ∞; so are its derivatives there."""
+    return x * jax.nn.softplus(jnp.where((x == 0) & (y == jnp.inf), 0, y))
 
 
 def binary_focal_loss(

@@ -8,6 +8,7 @@ import numpy as np
 from jax import lax
 
 from fluxax._errors import check_numbers, short
+from fluxax._half import wide
 from fluxax._jax import is_tracer
 from fluxax.losses._arguments import (
     Aggregate,
@@ -19,7 +20,6 @@ from fluxax.losses._arguments import (
     mean,
     mismatch,
     pair,
-    wide,
     within,
     xlogy,
 )
@@ -53,7 +53,7 @@ def label_smoothing(y: Input, alpha: Input, *, axis: int | None = -1) -> jax.Arr
     if axis is not None:
         _check_axis("label_smoothing", "y", y, axis)
     classes = 2 if axis is None else y.shape[axis]
-    return (y * (1 - alpha) + alpha / classes).astype(y.dtype)
+    return (wide(y) * (1 - alpha) + alpha / classes).astype(y.dtype)
 
 
 def crossentropy(
@@ -111,8 +111,10 @@ def logitcrossentropy(
         [0.6931, 20000.0]
     """
     y_hat, y, dtype = _pair("logitcrossentropy", y_hat, y, axis)
-    logp, y = _at_labels(jax.nn.log_softmax(y_hat, axis), y, axis)
-    logp = jnp.where((y == 0) & (logp == -jnp.inf), 0, logp)
+    most = jnp.finfo(y_hat.dtype).max  # in place of ∞, from which nothing can be taken
+    logp = jax.nn.log_softmax(jnp.where(y_hat == jnp.inf, most, y_hat), axis)
+    logp, y = _at_labels(logp, y, axis)
+    logp = jnp.where(logp < -most / 2, jnp.where(y == 0, 0, -jnp.inf), logp)
     return aggregate(agg, -jnp.sum(y * logp, axis), dtype)
 
 
@@ -195,7 +197,7 @@ def _pair(who: str, y_hat: Input, y: Input, axis: int) -> tuple[jax.Array, jax.A
     check_numbers(who, y_hat=y_hat, y=y)
     y_hat, y = floating(y_hat), jnp.asarray(y)
     _check_axis(who, "y_hat", y_hat, axis)
-    if y.ndim != y_hat.ndim - 1:
+    if y.ndim != y_hat.ndim - 1 or jnp.iscomplexobj(y_hat):
         return pair(who, y_hat, y)
     rest = list(y_hat.shape)
     del rest[axis]

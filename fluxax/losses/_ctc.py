@@ -7,13 +7,21 @@ import jax.numpy as jnp
 from jax import lax
 
 from fluxax._errors import check_numbers, short
-from fluxax.losses._arguments import Aggregate, Input, aggregate, floating, mean, wide
+from fluxax._half import wide
+from fluxax.losses._arguments import Aggregate, Input, aggregate, floating, mean
 
 #: The logarithm of "impossible". Not -∞, whose differences are NaN in the derivative.
 _NEVER = -1e30
 
 
-def ctc_loss(y_hat: Input, y: Input, *, agg: Aggregate = mean) -> jax.Array:
+def ctc_loss(
+    y_hat: Input,
+    y: Input,
+    *,
+    agg: Aggregate = mean,
+    input_lengths: Input = None,
+    target_lengths: Input = None,
+) -> jax.Array:
     """Connectionist temporal classification: minus the log-probability of a label sequence.
 
         -log Σ Π softmax(ŷ[t])[path[t]]        over all paths that read `y`
@@ -26,11 +34,14 @@ def ctc_loss(y_hat: Input, y: Input, *, agg: Aggregate = mean) -> jax.Array:
         y: integer labels `(L,)`, or `(N, L)`. A shorter sequence of a batch is filled up with
             blanks at its end. Any other label outside [0, K - 1) gives NaN.
         agg: what to do with the values, one per sequence; `mean` if not given.
+        input_lengths: how many time steps of each sequence count, `(N,)`; all, if not given.
+        target_lengths: how many labels of each sequence count, `(N,)`: what stands behind them
+            may be anything. Lengths below 0 or above T and L give NaN.
 
     A sequence too long for its T steps gives ∞, and no gradient.
 
     Raises:
-        ValueError: for shapes that do not fit, or labels that are not integers.
+        ValueError: for shapes that do not fit, or labels or lengths that are not integers.
 
     Example:
         >>> import fluxax as fx
@@ -40,6 +51,8 @@ def ctc_loss(y_hat: Input, y: Input, *, agg: Aggregate = mean) -> jax.Array:
     Reference: Graves et al. 2006, ICML, section 4.1.
     """
     check_numbers("ctc_loss", y_hat=y_hat, y=y)
+    if jnp.iscomplexobj(y_hat):
+        raise TypeError(f"ctc_loss expects real numbers as `y_hat`, got {short(y_hat)}.")
     y_hat, y = floating(y_hat), jnp.asarray(y)
     fits = y_hat.ndim in (2, 3) and y.ndim == y_hat.ndim - 1 and y.shape[:-1] == y_hat.shape[:-2]
     if not fits or not (jnp.issubdtype(y.dtype, jnp.integer) or y.size == 0):
@@ -48,8 +61,28 @@ def ctc_loss(y_hat: Input, y: Input, *, agg: Aggregate = mean) -> jax.Array:
             f"got {short(y_hat)} and {short(y)}."
         )
     logp = jnp.maximum(jax.nn.log_softmax(wide(y_hat), -1), _NEVER)
+    y, there, blank = y.astype(jnp.int32), True, y_hat.shape[-1] - 1
+    if target_lengths is not None:
+        counts, there = _within("target_lengths", target_lengths, y.shape)
+        y = jnp.where(counts, y, blank)
+    if input_lengths is not None:  # behind its end a sequence goes on with blanks, for certain
+        counts, inside = _within("input_lengths", input_lengths, y_hat.shape[:-1])
+        blanks = jnp.where(jnp.arange(blank + 1) == blank, 0, _NEVER)
+        logp, there = jnp.where(counts[..., None], logp, blanks), there & inside
     one = _sequence if y_hat.ndim == 2 else jax.vmap(_sequence)
-    return aggregate(agg, one(logp, y.astype(jnp.int32)), y_hat.dtype)
+    return aggregate(agg, jnp.where(there, one(logp, y), jnp.nan), y_hat.dtype)
+
+
+def _within(name: str, lengths: Input, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Which places of each sequence count, and whether it has as many as that."""
+    check_numbers("ctc_loss", **{name: lengths})
+    lengths = jnp.asarray(lengths)
+    if lengths.shape != shape[:-1] or not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise ValueError(
+            f"ctc_loss expects {name} as integers of shape {shape[:-1]}, got {short(lengths)}."
+        )
+    counts = jnp.arange(shape[-1]) < lengths[..., None]
+    return counts, (lengths >= 0) & (lengths <= shape[-1])
 
 
 def _sequence(logp: jax.Array, y: jax.Array) -> jax.Array:

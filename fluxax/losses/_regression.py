@@ -26,7 +26,7 @@ def mae(y_hat: Input, y: Input, *, agg: Aggregate = mean) -> jax.Array:
         >>> float(fx.mae(jnp.array([1.0, 2.0]), jnp.array([2.0, 4.0])))
         1.5
     """
-    y_hat, y, dtype = pair("mae", y_hat, y)
+    y_hat, y, dtype = pair("mae", y_hat, y, distance=True)
     return aggregate(agg, jnp.abs(y_hat - y), dtype)
 
 
@@ -48,7 +48,7 @@ def mse(y_hat: Input, y: Input, *, agg: Aggregate = mean) -> jax.Array:
         >>> float(fx.mse(jnp.array([1.0, 2.0]), jnp.array([2.0, 4.0])))
         2.5
     """
-    y_hat, y, dtype = pair("mse", y_hat, y)
+    y_hat, y, dtype = pair("mse", y_hat, y, distance=True)
     d = y_hat - y
     return aggregate(agg, jnp.real(d * jnp.conj(d)), dtype)
 
@@ -100,7 +100,7 @@ def huber_loss(y_hat: Input, y: Input, *, agg: Aggregate = mean, delta: Input = 
     Reference: Huber 1964, Ann. Math. Statist. 35(1).
     """
     within("huber_loss", 0, delta=delta)
-    y_hat, y, dtype = pair("huber_loss", y_hat, y)
+    y_hat, y, dtype = pair("huber_loss", y_hat, y, distance=True)
     d = jnp.abs(y_hat - y)
     return aggregate(agg, jnp.where(d < delta, d * d / 2, delta * (d - delta / 2)), dtype)
 

@@ -1,7 +1,9 @@
 """Adam and its kin: running means of the gradient and of its square.
 
-The count t of steps is part of the state. What the formulas call m̂ and v̂ costs nothing per
-element: 1 / (1 - β₁ᵗ) goes into the learning rate, and 1 / √(1 - β₂ᵗ) beside √v.
+βᵗ stands for the running product of the decays, as in Optimisers.jl: it starts as β and is
+multiplied after every step by the β then in force, so `adjust` and schedules do not change what
+was. What the formulas call m̂ and v̂ costs nothing per element: 1 / (1 - β₁ᵗ) goes into the learning
+rate, and 1 / √(1 - β₂ᵗ) beside √v.
 """
 
 from __future__ import annotations
@@ -11,23 +13,16 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
-from fluxax.optimisers._arrays import (
-    abs2,
-    average,
-    borne,
-    count,
-    full_like,
-    one_minus_power,
-    zeros_like,
-)
+from fluxax.optimisers._arrays import abs2, average, full_like, zeros_like
 from fluxax.optimisers._hyper import real_dtype
+from fluxax.optimisers._products import Power, multiplied, products
 from fluxax.optimisers._rectifier import rectifier
 from fluxax.optimisers._rule import DECAY, NOT_NEGATIVE, Rule
 
 
 @dataclass
 class _TwoMeans(Rule):
-    """What Adam's kin have in common: three fields, two means and a count."""
+    """What Adam's kin have in common: three fields, two means and two products."""
 
     elementwise: ClassVar[bool] = True
 
@@ -38,12 +33,12 @@ class _TwoMeans(Rule):
     limits = Rule.limits | {"beta": DECAY, "epsilon": NOT_NEGATIVE}
 
     def init(self, x: Any) -> Any:
-        return zeros_like(x), zeros_like(x, real_dtype(x)), count()
+        return zeros_like(x), zeros_like(x, real_dtype(x)), products(x)
 
 
-def _root(v: Any, power: Any, epsilon: Any) -> Any:
-    """√(v / power) + ϵ, with the division done once for all elements."""
-    return jnp.sqrt(v) * (1 / jnp.sqrt(power)) + borne(epsilon, v)
+def _root(v: Any, power: Power, epsilon: Any) -> Any:
+    """√(v / (1 - βᵗ)) + ϵ, with the division done once for all elements."""
+    return jnp.sqrt(v) * (1 / jnp.sqrt(power.one_minus())) + epsilon
 
 
 @dataclass
@@ -54,11 +49,13 @@ class Adam(_TwoMeans):
         v ← β₂ v + (1 - β₂) |dx|²         v̂ = v / (1 - β₂ᵗ)
         dx' = η m̂ / (√v̂ + ϵ)
 
+    Here and in Adam's kin βᵗ is a running product, as in Optimisers.jl: it starts as β, and each
+    step multiplies it by the β then in force. So a change of β leaves what was as it was.
+
     Args:
         eta: learning rate η ≥ 0.
         beta: decays (β₁, β₂) of the two means, each in [0, 1).
-        epsilon: ϵ ≥ 0, outside the root. For float16 parameters it is at least 1e-7 (unless 0)
-            in every rule, since 1e-8 rounds to 0 there.
+        epsilon: ϵ ≥ 0, outside the root.
 
     Example:
         >>> import jax.numpy as jnp
@@ -77,13 +74,12 @@ class Adam(_TwoMeans):
 
 
 def _adam(rule: Any, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:
-    m, v, t = state
-    t = t + 1
+    m, v, kept = state
+    kept, (power1, power2) = multiplied(kept, rule.beta, x)
     m = average(rule.beta[0], m, dx)
     v = average(rule.beta[1], v, abs2(dx))
-    rate = rule.eta / one_minus_power(rule.beta[0], t, x)
-    root = _root(v, one_minus_power(rule.beta[1], t, x), rule.epsilon)
-    return (m, v, t), rate * m / root
+    rate = rule.eta / power1.one_minus()
+    return (m, v, kept), rate * m / _root(v, power2, rule.epsilon)
 
 
 @dataclass
@@ -93,12 +89,13 @@ class AdamW(Rule):
         dx' = η (a + λ x)       couple=True, as PyTorch
         dx' = η a + λ x         couple=False, nearer to the paper, and Flux 0.13
 
-    where a is Adam's step with η = 1.
+    where a is Adam's step with η = 1. As in Optimisers.jl λ is 0 unless it is given, and this is
+    Adam then, without any decay; in PyTorch it is 0.01, in Optax 0.0001.
 
     Args:
         eta: learning rate η ≥ 0.
         beta: decays (β₁, β₂) of the two means, each in [0, 1).
-        lam: strength λ ≥ 0 of the decay.
+        lam: strength λ ≥ 0 of the decay; 0, none, by default.
         epsilon: ϵ ≥ 0, outside the root.
         couple: whether the learning rate scales the decay too.
 
@@ -123,7 +120,7 @@ class AdamW(Rule):
     limits = _TwoMeans.limits | {"lam": NOT_NEGATIVE}
 
     def init(self, x: Any) -> Any:
-        return zeros_like(x), zeros_like(x, real_dtype(x)), count()
+        return zeros_like(x), zeros_like(x, real_dtype(x)), products(x)
 
     def apply(self, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:
         state, step = _adam(self, state, x, dx)
@@ -156,14 +153,14 @@ class RAdam(_TwoMeans):
     """
 
     def apply(self, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:
-        m, v, t = state
-        t = t + 1
+        m, v, kept = state
+        kept, (power1, power2) = multiplied(kept, self.beta, x)
         m = average(self.beta[0], m, dx)
         v = average(self.beta[1], v, abs2(dx))
-        plain = self.eta / one_minus_power(self.beta[0], t, x) * m
-        root = _root(v, one_minus_power(self.beta[1], t, x), self.epsilon)
-        rectified, r = rectifier(self.beta[1], t, x)
-        return (m, v, t), jnp.where(rectified, r * plain / root, plain)
+        plain = self.eta / power1.one_minus() * m
+        root = _root(v, power2, self.epsilon)
+        rectified, r = rectifier(self.beta[1], power2)
+        return (m, v, kept), jnp.where(rectified, r * plain / root, plain)
 
 
 @dataclass
@@ -187,13 +184,16 @@ class AdaMax(_TwoMeans):
     Reference: Kingma & Ba 2015, arXiv:1412.6980, Algorithm 2 (no ϵ there).
     """
 
+    def init(self, x: Any) -> Any:
+        return zeros_like(x), zeros_like(x, real_dtype(x)), products(x, 1)
+
     def apply(self, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:
-        m, u, t = state
-        t = t + 1
+        m, u, kept = state
+        kept, (power,) = multiplied(kept, self.beta[:1], x)
         m = average(self.beta[0], m, dx)
         u = jnp.maximum(self.beta[1] * u, jnp.abs(dx))
-        rate = self.eta / one_minus_power(self.beta[0], t, x)
-        return (m, u, t), rate * m / (u + borne(self.epsilon, x))
+        rate = self.eta / power.one_minus()
+        return (m, u, kept), rate * m / (u + self.epsilon)
 
 
 @dataclass
@@ -261,7 +261,7 @@ class AMSGrad(_TwoMeans):
         m = average(self.beta[0], m, dx)
         v = average(self.beta[1], v, abs2(dx))
         u = jnp.maximum(u, v)
-        return (m, v, u), self.eta * m / (jnp.sqrt(u) + borne(self.epsilon, x))
+        return (m, v, u), self.eta * m / (jnp.sqrt(u) + self.epsilon)
 
 
 @dataclass
@@ -289,16 +289,15 @@ class NAdam(_TwoMeans):
     """
 
     def apply(self, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:
-        m, v, t = state
-        t = t + 1
+        m, v, kept = state
+        kept, (power1, power2) = multiplied(kept, self.beta, x)
         b1, b2 = self.beta
         m = average(b1, m, dx)
         v = average(b2, v, abs2(dx))
-        ahead = self.eta * b1 / one_minus_power(b1, t + 1, x)
-        now = self.eta * (1 - b1) / one_minus_power(b1, t, x)
-        power = one_minus_power(b2, t, x)
-        root = jnp.sqrt(v) * jnp.sqrt(b2 / power) + borne(self.epsilon, x)
-        return (m, v, t), (ahead * m + now * dx) / root
+        ahead = self.eta * b1 / power1.one_minus(more=1)
+        now = self.eta * (1 - b1) / power1.one_minus()
+        root = jnp.sqrt(v) * jnp.sqrt(b2 / power2.one_minus()) + self.epsilon
+        return (m, v, kept), (ahead * m + now * dx) / root
 
 
 @dataclass
@@ -327,12 +326,12 @@ class AdaBelief(_TwoMeans):
     epsilon: float = 1e-16
 
     def apply(self, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:
-        m, s, t = state
-        t = t + 1
+        m, s, kept = state
+        kept, (power1, power2) = multiplied(kept, self.beta, x)
         m = average(self.beta[0], m, dx)
-        s = average(self.beta[1], s, abs2(dx - m)) + borne(self.epsilon, x)
-        rate = self.eta / one_minus_power(self.beta[0], t, x)
-        return (m, s, t), rate * m / _root(s, one_minus_power(self.beta[1], t, x), self.epsilon)
+        s = average(self.beta[1], s, abs2(dx - m)) + self.epsilon
+        rate = self.eta / power1.one_minus()
+        return (m, s, kept), rate * m / _root(s, power2, self.epsilon)
 
 
 @dataclass

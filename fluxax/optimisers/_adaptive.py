@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
-from fluxax.optimisers._arrays import abs2, average, borne, full_like, zeros_like
+from fluxax.optimisers._arrays import abs2, average, full_like, zeros_like
 from fluxax.optimisers._hyper import real_dtype
 from fluxax.optimisers._rule import DECAY, NOT_NEGATIVE, Rule
 
@@ -61,7 +61,7 @@ class RMSProp(Rule):
         if self.centred:
             mean = average(self.rho, mean, dx)
             variance = jnp.maximum(q - abs2(mean), 0)
-        return (q, mean), self.eta * dx / (jnp.sqrt(variance) + borne(self.epsilon, x))
+        return (q, mean), self.eta * dx / (jnp.sqrt(variance) + self.epsilon)
 
 
 @dataclass
@@ -97,7 +97,7 @@ class AdaGrad(Rule):
 
     def apply(self, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:
         s = state + abs2(dx)
-        return s, self.eta * dx / (jnp.sqrt(s) + borne(self.epsilon, x))
+        return s, self.eta * dx / (jnp.sqrt(s) + self.epsilon)
 
 
 @dataclass
@@ -134,7 +134,6 @@ class AdaDelta(Rule):
 
     def apply(self, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:
         a, d = state
-        epsilon = borne(self.epsilon, x)
         a = average(self.rho, a, abs2(dx))
-        step = dx * jnp.sqrt((d + epsilon) / (a + epsilon))
+        step = dx * jnp.sqrt((d + self.epsilon) / (a + self.epsilon))
         return (a, average(self.rho, d, abs2(step))), step

@@ -21,6 +21,7 @@ from fluxax.optimisers._rule import rules_in
 from fluxax.optimisers._state import Slot
 from fluxax.optimisers._taken import stepped, take
 from fluxax.optimisers._views import rows_view
+from fluxax.optimisers._widen import widened
 
 
 def apply_rules(
@@ -202,7 +203,9 @@ class _Step:
         for row, k in rows.items():
             x, flag = self.xs[k], taken if isinstance(taken, bool) else taken[row, 0]
             mine = out[row, : math.prod(x.shape)].reshape(x.shape)
-            self.new_xs[k] = self._held(mine if whole else (x - mine).astype(x.dtype), x, flag)
+            self.new_xs[k] = self._held(
+                mine if whole else (widened(x) - mine).astype(x.dtype), x, flag
+            )
             self._tick(k, flag)
 
     def _moving(self, rows: dict[int, int], n: int) -> Any:

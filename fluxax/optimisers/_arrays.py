@@ -52,15 +52,6 @@ def wide_dtype(like: Any) -> Any:
     return jnp.promote_types(real_dtype(like), np.float32)
 
 
-def one_minus_power(beta: Any, t: Any, like: Any) -> Any:
-    """1 - βᵗ for a step count t ≥ 1, without the cancellation that float32 suffers near β = 1.
-
-    Computed as -expm1(t log β), with log β from the host in float64.
-    """
-    dtype = wide_dtype(like)
-    return -jnp.expm1(t.astype(dtype) * on_host(_log, beta)).astype(real_dtype(like))
-
-
 def on_host(f: Callable[[Any], Any], value: Any) -> Any:
     """A function of a hyperparameter: of a `Hyper` computed on the host in float64."""
     if isinstance(value, Hyper):
@@ -73,16 +64,7 @@ def module_of(value: Any) -> Any:
     return jnp if isinstance(value, jax.Array) else np
 
 
-def _log(x: Any) -> Any:
+def log(x: Any) -> Any:
+    """log x, finite also for x = 0."""
     tiny = 1e-37  # in place of 0: its powers are 0 to every precision, and 0 · -inf is not met
     return jnp.log(jnp.maximum(x, tiny)) if module_of(x) is jnp else math.log(max(x, tiny))
-
-
-def borne(epsilon: Any, like: Any) -> Any:
-    """ϵ as the dtype of an array bears it: beside float16 at least 1e-7, unless it is 0."""
-    return epsilon if like.dtype != np.float16 else on_host(_at_least_1e7, epsilon)
-
-
-def _at_least_1e7(epsilon: Any) -> Any:
-    xp = module_of(epsilon)
-    return xp.where(epsilon == 0, 0.0, xp.maximum(epsilon, 1e-7))

@@ -14,7 +14,7 @@ from fluxax._jax import beside, is_tracer
 from fluxax._parameters import fmap
 from fluxax.optimisers._arrays import average
 from fluxax.optimisers._match import match_model
-from fluxax.optimisers._rule import DECAY, Rule
+from fluxax.optimisers._rule import DECAY, Rule, with_states
 from fluxax.optimisers._state import Leaf
 
 
@@ -26,8 +26,8 @@ class EMA(Rule):
 
     with x - dx the parameter after the step, and the step that of the whole chain, wherever `EMA`
     stands in it. a starts at the parameter. `fx.ema(opt_state, model)` gives the model of the
-    averages. It counts steps, not micro-batches, and has the parameter's dtype: in a narrow one a
-    γ near 1 is lost to rounding, unless `MixedPrecision` is around it.
+    averages, in the parameters' dtypes. It counts steps, not micro-batches. Of a float16 or
+    bfloat16 parameter a is float32, and x - dx not yet rounded.
 
     Args:
         decay: γ in [0, 1); about 1 / (1 - γ) steps are averaged.
@@ -95,13 +95,6 @@ def _averaged(opt_state: Any, model: Any) -> Any:
 
 def averages_of(leaf: Leaf) -> Iterator[Any]:
     """The moving averages of one leaf, copies in the dtype of its parameter."""
-    for rule, state in _members(leaf.rule, leaf.peek()):
+    for rule, state in with_states(leaf.rule, leaf.peek()):
         if isinstance(rule, EMA):
             yield jnp.array(state, leaf.dtype, copy=True)
-
-
-def _members(rule: Any, state: Any) -> Iterator[tuple[Any, Any]]:
-    yield rule, state
-    inner = rule.states_in(state) if hasattr(rule, "states_in") else []
-    for member, below in inner:
-        yield from _members(member, below)

@@ -115,3 +115,29 @@ def make_gather(
     writer = _Writer(wanted, check)
     writer.write(tree, "tree", (), "", None)
     return writer.finish()
+
+
+def gradient_gather(grad: Any, present: list[_tree.Path]) -> Gather | None:
+    """Code that reads a gradient which has arrays at just these places; `None` if it is too odd."""
+    if not all(_plain(grad, path) for path in present):
+        return None  # nested alike, but by other keys: a dict for an object
+    others = {path for path, v in _tree.walk(grad) if v is None}
+    wanted = {**dict.fromkeys(present, True), **dict.fromkeys(others, False)}
+    gather = make_gather(grad, wanted, lambda x, there: f"({x} is not None) is {there}")
+    count = len(present)
+
+    def read(tree: Any) -> Any:
+        got = gather.read(tree)
+        return None if got is None else (got[0][:count], [])
+
+    return Gather(read, [], True)
+
+
+def _plain(grad: Any, path: _tree.Path) -> bool:
+    """Whether what stands at a path of a gradient is found there by the same keys."""
+    for key in path:
+        below = dict(_tree.parts(grad))
+        if key not in below:
+            return False
+        grad = below[key]
+    return True

@@ -76,10 +76,12 @@ class LeafStep:
         if good is None:
             *new, new_x = self._evaluate([*states, stepped], given)
             return new, new_x, flag
-        made, new = {v for eqn in self.jaxpr.eqns for v in eqn.outvars}, []
-        for var, old in zip(states, self.state, strict=True):  # each from those before, as held
-            new.append(jnp.where(good, self._evaluate([var], given)[0], old))
-            given = {**given, var: new[-1]} if _in(var, made) else given
+        made, new = {v for eqn in self.jaxpr.eqns for v in eqn.outvars}, list(self.state)
+        counts = [i for i, old in enumerate(new) if jnp.issubdtype(old.dtype, np.integer)]
+        for at in (counts, *([i] for i in range(n) if i not in counts)):  # from those before, held
+            for i, value in zip(at, self._evaluate([states[i] for i in at], given), strict=True):
+                new[i] = jnp.where(good, value, new[i])
+                given = {**given, states[i]: new[i]} if _in(states[i], made) else given
         (new_x,) = self._evaluate([stepped], given)
         return new, new_x, flag
 

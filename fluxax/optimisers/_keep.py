@@ -6,12 +6,15 @@ Nothing is compiled: whole store arrays go to the host and come back.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from fluxax._jax import beside
+from fluxax.optimisers._products import Products, powers
+from fluxax.optimisers._rule import with_states
 from fluxax.optimisers._state import Leaf, Store
 
 
@@ -27,6 +30,37 @@ def _read(leaf: Leaf, slot: Any) -> Any:
     if slot.row is None:
         return array
     return np.asarray(array)[slot.row, : math.prod(leaf.shape)].reshape(leaf.shape)
+
+
+def completed(leaf: Leaf, states: list[Any], beta_of: Callable[[Any], Any]) -> list[Any]:
+    """The states of a leaf from those of an older version, which noted step counts and no products.
+
+    Args:
+        leaf: the leaf as it is now.
+        states: the states as they were noted.
+        beta_of: the decays that a rule of the leaf had then: the products were powers of these.
+    """
+    state = leaf.abstract_state()
+    nodes = jax.tree.leaves(state, is_leaf=_is_products)
+    if len(states) != len(nodes) or not any(map(_is_products, nodes)):
+        return states
+    betas = (
+        beta_of(rule)
+        for rule, own in with_states(leaf.rule, state)
+        if isinstance(own, tuple) and any(map(_is_products, own))
+    )
+    whole = []
+    for node, old in zip(nodes, states, strict=True):
+        if _is_products(node) and isinstance(old, int):
+            new = powers(leaf, next(betas)[: len(node.since)], old)
+            whole += map(int, jax.tree.leaves(new))
+        else:
+            whole.append(old)
+    return whole
+
+
+def _is_products(value: Any) -> bool:
+    return isinstance(value, Products)
 
 
 def places_of(leaf: Leaf) -> list[Any]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from fluxax.optimisers._arrays import abs2, scalar, wide_dtype
@@ -133,7 +132,7 @@ class ClipNorm(Rule):
     static = ("p",)
 
     def apply(self, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:
-        size = norm(_wide(dx), self.p)
+        size = norm(dx, self.p)
         return state, _shrunk(dx, size, scalar(self.omega, size))
 
 
@@ -174,18 +173,14 @@ class ClipGlobalNorm(WholeTree):
     def meet(self, parts: list[Part]) -> list[Any]:
         """The common norm, for everybody."""
         there = [p.dx if p.real is None else jnp.where(p.real, p.dx, 0) for p in parts]
-        return [_length([_wide(dx) for dx in there])] * len(parts)
-
-
-def _wide(dx: Any) -> Any:
-    return dx.astype(jnp.promote_types(dx.dtype, np.float32))
+        return [_length(there)] * len(parts)
 
 
 def _shrunk(dx: Any, size: Any, omega: Any) -> Any:
     """A gradient of some norm, scaled down so that the norm is at most ω."""
     above = (size > omega) & (size < math.inf)
     factor = jnp.where(above, omega / jnp.where(above, size, 1), 1)
-    return (_wide(dx) * factor).astype(dx.dtype)
+    return (dx * factor).astype(dx.dtype)
 
 
 def _length(xs: list[Any]) -> Any:

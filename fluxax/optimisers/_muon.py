@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from fluxax.optimisers._adam import AdamW
-from fluxax.optimisers._arrays import wide_dtype, zeros_like
+from fluxax.optimisers._arrays import zeros_like
 from fluxax.optimisers._combine import inner_rule
 from fluxax.optimisers._rule import DECAY, NOT_NEGATIVE, Rule
 
@@ -76,22 +76,18 @@ class Muon(Rule):
     def apply(self, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:
         if x.ndim < 2:
             return self.fallback.apply(state, x, dx)
+        if not x.size:  # no matrix, so nothing to step
+            return state, None
         v = self.rho * state + dx
         ahead = dx + self.rho * v
         n = x.shape[-1]
         m = math.prod(x.shape[:-1])
-        o = orthogonal(ahead.reshape(m, n).astype(wide_complex(x))) * math.sqrt(max(1, n / m))
-        return v, self.eta * (o.reshape(x.shape).astype(x.dtype) + self.lam * x)
+        o = orthogonal(ahead.reshape(m, n)) * math.sqrt(max(1, n / m))
+        return v, self.eta * (o.reshape(x.shape) + self.lam * x)
 
     def states_in(self, state: Any) -> list[tuple[Any, Any]]:
-        """No member to look into: what the state is depends on the array."""
-        del state
-        return []
-
-
-def wide_complex(x: Any) -> Any:
-    """The dtype of an array, at least of single precision."""
-    return jnp.promote_types(x.dtype, wide_dtype(x))
+        """The fallback with its state; of a matrix the state is an array of Muon's own."""
+        return [] if hasattr(state, "shape") else [(self.fallback, state)]
 
 
 def orthogonal(g: Any) -> Any:

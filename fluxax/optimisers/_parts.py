@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeGuard
 
 from fluxax import _tree
+from fluxax._parameters import dotted
 from fluxax.optimisers._combine import check_downhill
 from fluxax.optimisers._optax import as_rule
 from fluxax.optimisers._rule import is_rule
@@ -118,17 +119,6 @@ def _names(model: Any, path: _tree.Path) -> Names:
         found.append({str(index)} | ({name} if name else set()))
         model = dict(_tree.parts(model))[key]
     return found
-
-
-def dotted(model: Any, path: _tree.Path) -> str:
-    """A path as prefixes are written: `layers.enc.weight`, `layers[0].weight`."""
-    text = ""
-    for key in path:
-        index = _tree.key_name(key)
-        name = model.names[index] if isinstance(model, _tree.NamedList) else None
-        text += f"[{index}]" if isinstance(index, int) and not name else f".{name or index}"
-        model = dict(_tree.parts(model))[key]
-    return text.removeprefix(".")
 
 
 def _shallow(model: Any, path: _tree.Path, length: int) -> str:

@@ -7,22 +7,21 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from fluxax.optimisers._arrays import module_of, on_host, wide_dtype
-from fluxax.optimisers._hyper import real_dtype
+from fluxax.optimisers._arrays import module_of, on_host
+from fluxax.optimisers._products import Power
 
 
-def rectifier(beta: Any, t: Any, like: Any) -> tuple[Any, Any]:
-    """Whether ρ > 4, and r.
+def rectifier(beta: Any, power: Power) -> tuple[Any, Any]:
+    """Whether ρ > 4, and r, for β₂ and its running product.
 
     ρ is a difference of two numbers near 2 / (1 - β), which float32 does not bear. With
-    a = -log(β) / 2 and W(y) = 1 - coth(y) + 1/y it is equal to 1 - W(a) + t W(t a).
+    a = -log(β) / 2, y = -log(βᵗ) / 2 and W(y) = 1 - coth(y) + 1/y it is equal to
+    1 - W(a) + t W(y) + (y - t a) / (a y); the last term is 0 as long as β stays.
     """
-    wide = t.astype(wide_dtype(like))
-    a = on_host(_half_log, beta)
-    rho = 1 - on_host(_w, a) + wide * _w(wide * a)
+    t, a, y = power.t.astype(power.log.dtype), on_host(_half_log, beta), -power.log / 2
+    rho = 1 - on_host(_w, a) + t * _w(y) - power.excess / (2 * a * y)
     safe = jnp.where(rho > 4, rho, 5)
-    r = jnp.sqrt((safe - 4) * (safe - 2) / safe * on_host(_limit_factor, beta))
-    return rho > 4, r.astype(real_dtype(like))
+    return rho > 4, jnp.sqrt((safe - 4) * (safe - 2) / safe * on_host(_limit_factor, beta))
 
 
 def _half_log(beta: Any) -> Any:

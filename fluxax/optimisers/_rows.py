@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -73,13 +74,24 @@ def _share_one(store: Store, group: list[Leaf], position: int, width: int) -> No
 
 
 def _drop_unused(store: Store, leaves: list[Leaf]) -> None:
-    """Close the gaps that shared states left."""
-    used = {
-        sort: sorted({s.i for leaf in leaves for s in leaf.slots if s.sort == sort})
-        for sort in ("array", "count")
+    """Close the gaps that shared states left; counts that one computation gives come together."""
+    arrays = sorted({s.i for leaf in leaves for s in leaf.slots if s.sort == "array"})
+    counts = list(dict.fromkeys(i for _, i in sorted(_counts(leaves))))
+    new = {
+        sort: {i: k for k, i in enumerate(found)}
+        for sort, found in (("array", arrays), ("count", counts))
     }
-    new = {sort: {i: k for k, i in enumerate(found)} for sort, found in used.items()}
-    store.arrays = [store.arrays[i] for i in used["array"]]
-    store.counts = np.asarray(store.counts)[used["count"]].astype(np.int32)
+    store.arrays = [store.arrays[i] for i in arrays]
+    store.counts = np.asarray(store.counts)[counts].astype(np.int32)
     for leaf in leaves:
         leaf.slots = [s._replace(i=new[s.sort][s.i]) for s in leaf.slots]
+
+
+def _counts(leaves: list[Leaf]) -> Iterator[tuple[Any, int]]:
+    """Where the counts lie, each with its rank: by sort of leaf, by state, by leaf."""
+    sorts: dict[Any, int] = {}
+    for leaf in leaves:
+        sort = sorts.setdefault(leaf.structure, len(sorts))
+        for position, slot in enumerate(leaf.slots):
+            if slot.sort == "count":
+                yield (-1, 0) if slot.row is not None else (sort, position), slot.i

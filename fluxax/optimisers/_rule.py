@@ -25,6 +25,7 @@ from fluxax import _tree
 from fluxax._errors import short
 from fluxax._jax import is_tracer
 from fluxax._module import Module
+from fluxax.optimisers._widen import wide_apply, wide_init
 
 _ticks = itertools.count(1)
 
@@ -77,11 +78,20 @@ class Rule:
     another. Booleans, strings and `None` are static anyway. `elementwise = True` promises that each
     number's step depends on that number alone, its gradient and its state, which has its shape:
     then small arrays share one, which is faster.
+
+    Parameters and gradients in float16 or bfloat16 come to both methods as float32, also where
+    you call them yourself; the new parameter is rounded once.
     """
 
     limits: ClassVar[dict[str, tuple[float, float]]] = {"eta": NOT_NEGATIVE}
     static: ClassVar[tuple[str, ...]] = ()
     elementwise: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, wide in (("init", wide_init), ("apply", wide_apply)):
+            if name in vars(cls) and not hasattr(cls, "parameter"):  # that one rounds itself
+                setattr(cls, name, wide(vars(cls)[name]))
 
     def init(self, x: Any) -> Any:
         """The state for a parameter before its first step."""
@@ -274,6 +284,13 @@ def rules_in(rule: Any) -> Iterator[Any]:
     for name in fields_of(rule):
         for inner in members_of(getattr(rule, name)):
             yield from rules_in(inner)
+
+
+def with_states(rule: Any, state: Any) -> Iterator[tuple[Any, Any]]:
+    """The rule and every rule inside it that has a state, each with its state."""
+    yield rule, state
+    for inner, below in rule.states_in(state) if hasattr(rule, "states_in") else []:
+        yield from with_states(inner, below)
 
 
 def members_of(value: Any) -> list[Any]:

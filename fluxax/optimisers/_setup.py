@@ -13,12 +13,14 @@ from fluxax._implicit._styles import check_setup
 from fluxax._jax import beside, is_tracer
 from fluxax._module import run
 from fluxax._parameters import trainable_arrays
+from fluxax._tensors import is_tensor
 from fluxax.optimisers._meeting import Place, Speaker, converse
 from fluxax.optimisers._optax import Transformation
 from fluxax.optimisers._parts import chosen_rules
 from fluxax.optimisers._rows import share_rows
 from fluxax.optimisers._rule import rules_in
 from fluxax.optimisers._state import Leaf, Store, joined
+from fluxax.optimisers._widen import widened
 
 
 def setup(rule: Any, model: Any) -> Any:
@@ -37,7 +39,7 @@ def setup(rule: Any, model: Any) -> Any:
         array that stands in two places has one leaf, in both.
 
     Raises:
-        TypeError: if `rule` is no rule.
+        TypeError: if `rule` is no rule, or the model holds tensors of another library.
         ValueError: if a prefix fits no array.
 
     Example:
@@ -58,6 +60,7 @@ def setup(rule: Any, model: Any) -> Any:
             "setup expects a rule and a model, got a state tree. Write setup(rule, model)."
         )
     check_setup(model)
+    _check_tensors(model)
     arrays = dict(trainable_arrays(model))
     rules = chosen_rules(rule, model, arrays)
     leaves = _leaves(model, {path: arrays[path] for path in rules}, rules)
@@ -103,7 +106,7 @@ def _leaves(
 
 
 def _speaker(rule: Any, array: Any) -> Speaker:
-    return Speaker(rule, lambda: rule.init(array))
+    return Speaker(rule, lambda: rule.init(widened(array)))
 
 
 def _give_places(
@@ -125,6 +128,15 @@ def _add_clocks(store: Store, leaves: list[Leaf]) -> None:
     for k, leaf in enumerate(leaves):
         leaf.clock = k
         leaf.slots = [s._replace(i=s.i + n) if s.sort == "count" else s for s in leaf.slots]
+
+
+def _check_tensors(model: Any) -> None:
+    for path, value in _tree.walk(model):
+        if is_tensor(value):
+            raise TypeError(
+                f"setup expects arrays, got {short(value)} at {_tree.path_string(path)}. A tensor "
+                "of another library is not trained: write jnp.asarray(tensor) there."
+            )
 
 
 def _is_state(tree: Any) -> bool:

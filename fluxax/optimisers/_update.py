@@ -25,11 +25,12 @@ from fluxax._module import run
 from fluxax._parameters import put
 from fluxax.kernels import options_for
 from fluxax.optimisers import _apply, _programs
-from fluxax.optimisers._gather import Gather, make_gather
+from fluxax.optimisers._gather import Gather, gradient_gather, make_gather
 from fluxax.optimisers._match import match_gradient, match_model
 from fluxax.optimisers._remember import remembered
 from fluxax.optimisers._rule import free_numbers, version
 from fluxax.optimisers._state import Leaf, Store, merge_stores
+from fluxax.optimisers._widen import widened
 
 
 class Group:
@@ -102,7 +103,7 @@ class Update:
         if self.form not in (None, form):  # the wrong gradient, perhaps; the slow way knows
             raise ShapeMiss
         summed = [
-            _cast(sum((grads[k] for k in at[1:]), grads[at[0]]), x)
+            _total([widened(grads[k]) for k in at]).astype(widened(x).dtype)
             for x, at in zip(xs, self.places, strict=True)
         ]
         inputs = _apply.Inputs(vector, arrays, counts)
@@ -116,8 +117,8 @@ class Update:
             jax.eval_shape(self._run, *arguments, self.numbers.placeholder())
 
 
-def _cast(grad: Any, x: Any) -> Any:
-    return jnp.asarray(grad).astype(x.dtype)
+def _total(grads: list[Any]) -> Any:
+    return jnp.asarray(sum(grads[1:], grads[0]))
 
 
 class Plan(NamedTuple):
@@ -145,7 +146,10 @@ def _forget(store: Any) -> None:
     _recent[:] = [plan for plan in _recent if plan.store is not store]
 
 
-def update(opt_state: Any, model: Any, grad: Any) -> tuple[Any, Any]:
+_NO_GRADIENT = object()
+
+
+def update(opt_state: Any, model: Any, grad: Any = _NO_GRADIENT) -> tuple[Any, Any]:
     """One step: the rules turn the gradient into new parameters, which are put into the model.
 
     Args:
@@ -161,7 +165,7 @@ def update(opt_state: Any, model: Any, grad: Any) -> tuple[Any, Any]:
 
     Raises:
         ValueError: if the three do not belong together; nothing is changed then.
-        TypeError: if they belong to different styles.
+        TypeError: if they belong to different styles, or there is no gradient.
 
     Example:
         >>> import fluxax as fx, jax.numpy as jnp
@@ -171,6 +175,12 @@ def update(opt_state: Any, model: Any, grad: Any) -> tuple[Any, Any]:
         >>> model["w"]
         Array([0.9, 2. ], dtype=float32)
     """
+    if grad is _NO_GRADIENT:
+        raise TypeError(
+            "update expects the gradient as a third argument, got none: none is kept in the model, "
+            "as after a backward pass of PyTorch. Write grads = fx.gradient(f, model) and "
+            "fx.update(opt_state, model, grads[0])."
+        )
     if type(model) is Params:
         return _by_params(opt_state, model, grad)
     if run.trace is not None:
@@ -356,7 +366,7 @@ def _make_plan(
     return Plan(
         tree=make_gather(opt_state, tokens, lambda x, k: f"{x}.token is {k}"),
         model=make_gather(model, dict.fromkeys(tokens), lambda x, _: f"type({x}) is ArrayImpl"),
-        grad=_grad_gather(grad, present) if pending is None else None,
+        grad=gradient_gather(grad, present) if pending is None else None,
         flat=None if pending is None else _flat_positions(pending, present, grads),
         group=group,
         store=weakref.ref(store, _forget),
@@ -365,32 +375,6 @@ def _make_plan(
         firsts=[which.index(i) for i in range(len(leaves))],
         plain=which == list(range(len(leaves))),
     )
-
-
-def _grad_gather(grad: Any, present: list[_tree.Path]) -> Gather | None:
-    """Code that reads a gradient which has arrays at just these places; `None` if it is too odd."""
-    if not all(_plain(grad, path) for path in present):
-        return None  # nested alike, but by other keys: a dict for an object
-    others = {path for path, v in _tree.walk(grad) if v is None}
-    wanted = {**dict.fromkeys(present, True), **dict.fromkeys(others, False)}
-    gather = make_gather(grad, wanted, lambda x, there: f"({x} is not None) is {there}")
-    count = len(present)
-
-    def read(tree: Any) -> Any:
-        got = gather.read(tree)
-        return None if got is None else (got[0][:count], [])
-
-    return Gather(read, [], True)
-
-
-def _plain(grad: Any, path: _tree.Path) -> bool:
-    """Whether what stands at a path of a gradient is found there by the same keys."""
-    for key in path:
-        below = dict(_tree.parts(grad))
-        if key not in below:
-            return False
-        grad = below[key]
-    return True
 
 
 def _flat_positions(pending: FlatGradient, present: list[_tree.Path], grads: Any) -> Any:
