@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class Turn:
+class Visit:
     """One time that a thread reads, or that its step waits."""
 
     def __init__(self) -> None:
@@ -29,8 +29,8 @@ class Turn:
 
 
 #: Who reads. Steps look at it before they take anything: `if readers: wait()`.
-readers: list[Turn] = []
-_waiting: list[Turn] = []  # the steps that wait for readers
+readers: list[Visit] = []
+_waiting: list[Visit] = []  # the steps that wait for readers
 _steps: set[CodeType] = set()  # functions that are in the middle of a step while they run
 
 _POLL = 2e-4  # seconds between two looks
@@ -46,13 +46,13 @@ def stepping(function: Callable[..., T]) -> Callable[..., T]:
 
 def wait() -> None:
     """Let those who read end, before a step takes anything."""
-    turn = Turn()
-    _waiting.append(turn)
+    visit = Visit()
+    _waiting.append(visit)
     try:
-        while _others(readers, turn.thread, read_between.__code__):
+        while _others(readers, visit.thread, read_between.__code__):
             at_rest(time.sleep, _POLL)  # and look again, since a reader may have come meanwhile
     finally:
-        _leave(_waiting, turn)
+        _leave(_waiting, visit)
 
 
 def at_rest(function: Callable[..., T], *arguments: Any) -> T:
@@ -62,23 +62,23 @@ def at_rest(function: Callable[..., T], *arguments: Any) -> T:
 
 def read_between(read: Callable[..., T], *arguments: Any) -> T:
     """Call a function that reads, while no other thread is in the middle of a step."""
-    turn = Turn()
+    visit = Visit()
     if _inside():
         return read(*arguments)
-    _let_steps_begin(turn.thread)
-    readers.append(turn)
+    _let_steps_begin(visit.thread)
+    readers.append(visit)
     try:
         end = time.monotonic() + _PATIENCE
-        while _step_under_way(turn.thread) and time.monotonic() < end:
+        while _step_under_way(visit.thread) and time.monotonic() < end:
             time.sleep(_POLL)
         return read(*arguments)
     finally:
-        _leave(readers, turn)
+        _leave(readers, visit)
 
 
-def _leave(turns: list[Turn], turn: Turn) -> None:
+def _leave(visits: list[Visit], visit: Visit) -> None:
     with contextlib.suppress(ValueError):
-        turns.remove(turn)
+        visits.remove(visit)
 
 
 def _let_steps_begin(me: int) -> None:
@@ -109,14 +109,14 @@ def _inside() -> bool:
     return any(code in inside or module.startswith("jax.") for code, module in _stack(above))
 
 
-def _others(turns: list[Turn], me: int, code: CodeType) -> bool:
+def _others(visits: list[Visit], me: int, code: CodeType) -> bool:
     """Whether other threads are in a list; what a Ctrl-C left there is removed."""
-    found = list(turns)
+    found = list(visits)
     frames = sys._current_frames()  # after the list: whoever is in that runs `code`, or is done
-    for turn in found:
-        if not any(c is code for c, _ in _stack(frames.get(turn.thread))):
-            _leave(turns, turn)
-        elif turn.thread != me:
+    for visit in found:
+        if not any(c is code for c, _ in _stack(frames.get(visit.thread))):
+            _leave(visits, visit)
+        elif visit.thread != me:
             return True
     return False
 

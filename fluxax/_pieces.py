@@ -17,12 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-<<<<<<< HEAD
-from fluxax import _tree
-from fluxax._between import stepping
-=======
 from fluxax import _random, _tree
->>>>>>> main
+from fluxax._between import stepping
 from fluxax._compile._check import setting
 from fluxax._compile._dispatch import ShapeMiss, jitted, watching, weakly
 from fluxax._compile._nest import inputs_at

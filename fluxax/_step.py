@@ -13,11 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-<<<<<<< HEAD
-from fluxax import _tree
 from fluxax._between import at_rest, readers, stepping
-=======
->>>>>>> main
 from fluxax._compile import _eager
 from fluxax._compile._dispatch import Donating, ShapeMiss, no_leaks, watching
 from fluxax._compile._nest import inputs_at
@@ -212,17 +208,10 @@ def attempt(
     who: str, loss: Any, model: Any, args: tuple[Any, ...], opt_state: Any, alive: Any
 ) -> Ready | None:
     """The step for a call, not run yet; `None` if it cannot be compiled."""
-<<<<<<< HEAD
-    plan, store = _find_plan(who, opt_state, model)
-    purpose = plan.purposes.get(len(args)) or _new_purpose(plan, len(args))
-    frozen = partial(_frozen_modules, opt_state, model)
-    found = at_rest(find, loss, args, purpose, frozen)
-=======
     plan, store = find_plan(who, opt_state, model)
     purpose = plan.purposes.get(len(args)) or new_purpose(plan, len(args))
     frozen = partial(frozen_modules, opt_state, model)
-    found = find(loss, args, purpose, frozen)
->>>>>>> main
+    found = at_rest(find, loss, args, purpose, frozen)
     if found is None:
         return None
     alive = _always(store) if alive is None else alive

@@ -228,7 +228,7 @@ def test_a_step_that_takes_nothing_over_may_be_read(resting):
 def test_what_a_ctrl_c_left_in_the_lists_keeps_nobody_waiting(thread):
     model, opt_state = setting()
     by_trainstep(model, opt_state)
-    left = _between.Turn()
+    left = _between.Visit()
     left.thread = thread
     _between.readers.append(left)
     by_trainstep(model, opt_state)

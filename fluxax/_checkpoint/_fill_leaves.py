@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 import dataclasses
-from collections.abc import Callable
-=======
 from collections.abc import Callable, Iterator
 from itertools import repeat
->>>>>>> main
 from typing import Any
 
 import jax

@@ -109,10 +109,10 @@ class Filling:
 
 
 def _positioned(act: Callable[[], Any], where: str) -> None:
-    """Give something its position; what it raises is about the file, whatever it is."""
+    """Give something its position; what it refuses is about the file."""
     try:
         act()
-    except Exception as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(
             f"load expects a position that fits, got one that was refused at {where}: {error}"
         ) from error

@@ -168,20 +168,9 @@ def _compared(contents: Contents, things: dict[str, Any]) -> tuple[Filling, Any,
     filled = {name: fill_thing(filling, name, things[name]) for name in given}
     others = {k: contents.value(v) for k, v in contents.things.items() if k not in filled}
     if filling.resuming:
-<<<<<<< HEAD
-        generator = _random.at_position(
-            {k: decoded(contents.random[k]) for k in ("entropy", "state")}
-        )
-        filling.actions.insert(0, lambda: _go_on(generator, contents.random["loaders"]))
-    return filling, filled, others
-=======
         stands = _random.at_position({k: decoded(v) for k, v in contents.random.items()})
         filling.actions.insert(0, lambda: _go_on(stands, contents.random["loaders"]))
-    filling.commit()
-    if filling.differences:
-        warn(_report(filling.differences))
-    return {k: filled[k] if k in filled else others[k] for k in contents.things}
->>>>>>> main
+    return filling, filled, others
 
 
 def _go_on(stands: tuple[np.random.Generator, int], loaders: int) -> None:

@@ -91,9 +91,9 @@ def _entry(inside: Any, name: str, kind: type, where: str) -> Any:
     return inside[name]
 
 
-def _count(value: Any, most: int, where: str) -> None:
-    if not _is(value, int) or not 0 <= value < most:
-        raise Nonsense(f"a whole number from 0 to {most - 1}", value, where)
+def _count(value: Any, most: int, where: str, least: int = 0) -> None:
+    if not _is(value, int) or not least <= value < most:
+        raise Nonsense(f"a whole number from {least} to {most - 1}", value, where)
 
 
 # --- arrays ---------------------------------------------------------------------------------
@@ -171,8 +171,8 @@ def _check_leaf(leaf: Any, rules: int, arrays: dict[str, Any], where: str) -> No
         _count(n, 2**63, f"{where}['shape']")
     for i, state in enumerate(_entry(leaf, "state", list, where)):
         at = f"{where}['state'][{i}]"
-        if not isinstance(state, dict):
-            _count(state, _COUNTS, at)
+        if not isinstance(state, dict):  # a count, or the bits of a number that stands among them
+            _count(state, _COUNTS, at, least=-_COUNTS)
         elif set(state) != {"array"} or _name(state["array"], arrays, at)["of"] != "jax":
             raise Nonsense("a JAX array", state, at)
 
@@ -189,8 +189,9 @@ def _check_random(position: dict[str, Any], notes: _Notes) -> None:
             raise Nonsense(f"a dict with {name!r}", position, "random")
         notes.plain(position[name], f"random[{name!r}]")
     _count(_entry(position, "loaders", int, "random"), _COUNTS, "random['loaders']")
+    _count(position.get("calls", 0), 2**63, "random['calls']")
     plain = {name: decoded(position[name]) for name in ("entropy", "state")}
-    made = lambda: _random.at_position(plain).bit_generator.state
+    made = lambda: _random.at_position(plain)[0].bit_generator.state
     if _fails(made) or not same(made(), plain["state"]):
         raise Nonsense("a state of NumPy's PCG64", plain, "random")
 

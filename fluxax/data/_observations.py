@@ -54,21 +54,21 @@ def getobs(data: Any, index: Any, axis: int = 0) -> Any:
                [0, 1]]), ['c', 'a'])
     """
     n = count(data, axis, "getobs")
-    where = _place(index, n)
+    where = places(index, n, "getobs")
     return map_parts(lambda part: read(part, where, axis), data)
 
 
-def _place(index: Any, n: int) -> int | np.ndarray:
+def places(index: Any, n: int, who: str) -> int | np.ndarray:
     """An index from the front, checked, since JAX clamps where NumPy raises."""
     if isinstance(index, (int, np.integer)) and not isinstance(index, (bool, np.bool_)):
         if not -n <= index < n:
-            raise IndexError(f"getobs expects an index into {n} observations, got {index}.")
+            raise IndexError(f"{who} expects an index into {n} observations, got {index}.")
         return int(index) % n
-    where = index if isinstance(index, slice) else _indices(index)
+    where = index if isinstance(index, slice) else _indices(index, who)
     try:
         return np.arange(n)[where]
     except (TypeError, ValueError):
-        raise TypeError(f"getobs expects a slice of ints, got {where}.") from None
+        raise TypeError(f"{who} expects a slice of ints, got {where}.") from None
     except IndexError:
         assert isinstance(where, np.ndarray)
         if where.dtype == bool:
@@ -76,10 +76,10 @@ def _place(index: Any, n: int) -> int | np.ndarray:
         else:
             wanted = f"indices into {n} observations"
             got = str(where[(where < -n) | (where >= n)][0])
-        raise IndexError(f"getobs expects {wanted}, got {got}.") from None
+        raise IndexError(f"{who} expects {wanted}, got {got}.") from None
 
 
-def _indices(index: Any) -> np.ndarray:
+def _indices(index: Any, who: str) -> np.ndarray:
     try:
         indices = np.asarray(index)
     except ValueError:  # lists of several lengths
@@ -87,7 +87,7 @@ def _indices(index: Any) -> np.ndarray:
     indices = indices if indices.size else indices.astype(np.intp)
     if indices.dtype.kind not in "iub" or indices.ndim != 1:
         raise TypeError(
-            "getobs expects an int, a slice, or a list of ints or booleans as index, "
+            f"{who} expects an int, a slice, or a list of ints or booleans as index, "
             f"got {short(index if isinstance(index, (list, tuple)) else indices)}."
         )
     return indices

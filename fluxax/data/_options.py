@@ -46,11 +46,11 @@ def seconds(value: Any) -> float | None:
     return value
 
 
-def checked_collate(collate: Any, batchsize: int) -> Any:
+def checked_collate(collate: Any, batchsize: int, who: str = "DataLoader") -> Any:
     """`collate`, if it is one and there is something to collate."""
     if not (collate is None or isinstance(collate, bool) or callable(collate)):
         raise TypeError(
-            f"DataLoader expects None, True, False or a function as collate, got {short(collate)}."
+            f"{who} expects None, True, False or a function as collate, got {short(collate)}."
         )
     if batchsize == -1 and callable(collate):
         raise ValueError(

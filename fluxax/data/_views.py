@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from fluxax._errors import short
-from fluxax.data._observations import count, getobs, like_tuple
+from fluxax.data._observations import count, getobs, like_tuple, places
+from fluxax.data._options import checked_collate
 from fluxax.data._place import Place
 from fluxax.data._reader import Reader
 
@@ -25,8 +26,8 @@ class View(Sequence[Any]):
 
     def __getitem__(self, index: Any) -> Any:
         """One entry; of several (a slice, ints, booleans) the list."""
-        found = getobs(range(len(self)), index)
-        return list(map(self._at, found)) if isinstance(found, list) else self._at(found)
+        found = places(index, len(self), type(self).__name__)
+        return self._at(found) if isinstance(found, int) else list(map(self._at, found.tolist()))
 
     @abstractmethod
     def _at(self, i: int) -> Any: ...
@@ -70,8 +71,8 @@ def obsview(data: Any, indices: Any = None, *, axis: int = 0) -> ObsView:
             f"obsview expects several indices, got {short(indices)}. "
             f"Write [{indices}], or getobs(data, {indices}) for the observation."
         )
-    chosen = np.asarray(getobs(np.arange(n), slice(None) if indices is None else indices))
-    return ObsView(data, chosen, axis)
+    chosen = places(slice(None) if indices is None else indices, n, "obsview")
+    return ObsView(data, np.asarray(chosen), axis)
 
 
 class MappedData(View):
@@ -240,7 +241,7 @@ class BatchView(View):
         positive("BatchView", "batchsize", batchsize)
         super().__init__(data, axis, -(-self.n // batchsize) if partial else self.n // batchsize)
         self.batchsize, self.partial = batchsize, partial
-        self._reader = Reader(data, axis, collate, False)
+        self._reader = Reader(data, axis, checked_collate(collate, 1, "BatchView"), False)
 
     def _at(self, i: int) -> Any:
         start = i * self.batchsize
