@@ -24,6 +24,27 @@ settings.register_profile("fluxax", deadline=None, derandomize=True, database=No
 settings.load_profile("fluxax")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make quick` runs some rows of every table."""
+    parser.addoption("--rows", type=int, default=0, help="at most so many rows of each table")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of a test with many rows, some that are spread over all of them; the same ones every time."""
+    most = config.getoption("--rows")
+    if not most:
+        return
+    tables: dict[Any, list[pytest.Item]] = {}
+    for item in items:
+        tables.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    kept = set()
+    for rows in tables.values():
+        n = min(most, len(rows))
+        kept.update(id(rows[len(rows) * k // n]) for k in range(n))
+    config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
+    items[:] = [item for item in items if id(item) in kept]
+
+
 def pytest_report_header() -> str:
     """What the tests ran on; pytest itself names the Python."""
     return ", ".join(f"{name} {version(name)}" for name in ("JAX", "NumPy", "Optax", "Equinox"))
