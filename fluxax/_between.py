@@ -11,6 +11,7 @@ why it is no lock.
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import threading
 import time
@@ -38,28 +39,66 @@ _PATIENCE = 60.0  # for a step that does not end: it may be waiting for the read
 _TURN = 1.0  # for a step that waits, before new readers come
 
 
+#: Python 3.11 may crash where one thread walks the frames of another that runs a generator. There
+#: the functions that matter say themselves that they run; by thread, outermost first.
+_SAY = sys.version_info < (3, 12)
+_said: dict[int, list[CodeType]] = {}
+
+
+def _seen(function: Callable[..., T]) -> Callable[..., T]:
+    """A function that other threads can see running."""
+    if not _SAY:
+        return function
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> T:
+        said = _said.setdefault(threading.get_ident(), [])
+        depth = len(said)
+        said.append(function.__code__)
+        try:
+            return function(*arguments)
+        finally:
+            del said[depth:]
+
+    return call
+
+
+def _code(function: Any) -> CodeType:
+    return getattr(function, "__wrapped__", function).__code__
+
+
+def _running() -> dict[int, list[CodeType]]:
+    """What runs in each thread, innermost first; of that at least the functions that are seen."""
+    if _SAY:
+        return {thread: said[::-1] for thread, said in list(_said.items())}
+    return {t: [code for code, _ in _stack(f)] for t, f in sys._current_frames().items()}
+
+
 def stepping(function: Callable[..., T]) -> Callable[..., T]:
     """Mark a function that takes a step, from its look at `readers` to the last result in place."""
     _steps.add(function.__code__)
-    return function
+    return _seen(function)
 
 
+@_seen
 def wait() -> None:
     """Let those who read end, before a step takes anything."""
     visit = Visit()
     _waiting.append(visit)
     try:
-        while _others(readers, visit.thread, read_between.__code__):
+        while _others(readers, visit.thread, _code(read_between)):
             at_rest(time.sleep, _POLL)  # and look again, since a reader may have come meanwhile
     finally:
         _leave(_waiting, visit)
 
 
+@_seen
 def at_rest(function: Callable[..., T], *arguments: Any) -> T:
     """Call what takes nothing over: it may be read meanwhile. The step looks at `readers` then."""
     return function(*arguments)
 
 
+@_seen
 def read_between(read: Callable[..., T], *arguments: Any) -> T:
     """Call a function that reads, while no other thread is in the middle of a step."""
     visit = Visit()
@@ -84,18 +123,18 @@ def _leave(visits: list[Visit], visit: Visit) -> None:
 def _let_steps_begin(me: int) -> None:
     """Readers that come one after the other must not keep a step waiting for ever."""
     end = time.monotonic() + _TURN
-    while _others(_waiting, me, wait.__code__) and time.monotonic() < end:
+    while _others(_waiting, me, _code(wait)) and time.monotonic() < end:
         time.sleep(_POLL)
 
 
 def _step_under_way(me: int) -> bool:
-    return any(_taken(f) for thread, f in sys._current_frames().items() if thread != me)
+    return any(_taken(codes) for thread, codes in _running().items() if thread != me)
 
 
-def _taken(frame: FrameType) -> bool:
+def _taken(codes: list[CodeType]) -> bool:
     """Whether a thread has looked at `readers` and goes on: at rest it will look again."""
-    for code, _ in _stack(frame):
-        if code is at_rest.__code__:
+    for code in codes:
+        if code is _code(at_rest):
             return False
         if code in _steps:
             return True
@@ -104,7 +143,7 @@ def _taken(frame: FrameType) -> bool:
 
 def _inside() -> bool:
     """Whether a reader is called by a reader or by a step; or by JAX, for a step that waits."""
-    inside = {*_steps, read_between.__code__}
+    inside = {*_steps, _code(read_between)}
     above = sys._getframe(2)
     return any(code in inside or module.startswith("jax.") for code, module in _stack(above))
 
@@ -112,9 +151,9 @@ def _inside() -> bool:
 def _others(visits: list[Visit], me: int, code: CodeType) -> bool:
     """Whether other threads are in a list; what a Ctrl-C left there is removed."""
     found = list(visits)
-    frames = sys._current_frames()  # after the list: whoever is in that runs `code`, or is done
+    running = _running()  # after the list: whoever is in that runs `code`, or is done
     for visit in found:
-        if not any(c is code for c, _ in _stack(frames.get(visit.thread))):
+        if code not in running.get(visit.thread, ()):
             _leave(visits, visit)
         elif visit.thread != me:
             return True

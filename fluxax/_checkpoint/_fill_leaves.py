@@ -45,15 +45,18 @@ def fill_leaf(filling: Filling, note: Any, leaf: Any, path: _tree.Path, fill: Fi
 
 def _fill_states(filling: Filling, saved: dict[str, Any], leaf: Leaf, path: _tree.Path) -> None:
     wanted = jax.tree.leaves(leaf.abstract_state())
-    rules = {id(r): n for r, n in zip(rules_in(leaf.rule), _rules_in(saved["rule"]), strict=True)}
+    here, there = list(rules_in(leaf.rule)), list(_rules_in(saved["rule"]))
+    if [type(rule).__name__ for rule in here] != [note["rule"] for note in there]:
+        return  # `fill_rule` noted it
+    rules = {id(rule): note for rule, note in zip(here, there, strict=True)}
     notes = completed(leaf, saved["state"], lambda rule: _beta(rule, rules[id(rule)]))
     theirs = [_said(filling, note) for note in notes]
     mine = [short(state) for state in wanted]
     if len(mine) != len(theirs) or not all(map(_fits, theirs, wanted, repeat(leaf))):
-        here = ", ".join(mine) or "none"
+        mine = [", ".join(mine) or "none"]
         theirs = [_said(filling, note) for note in saved["state"]]
         filling.note(
-            (*path, ".state"), f"{', '.join(theirs) or 'none'} in the checkpoint, {here} here"
+            (*path, ".state"), f"{', '.join(theirs) or 'none'} in the checkpoint, {mine[0]} here"
         )
         return
     states: list[Any] = []
@@ -83,7 +86,12 @@ def _rules_in(note: Any) -> Iterator[Any]:
 def _beta(rule: Any, note: Any) -> Any:
     """The decays of a rule as they were noted; a schedule as it is."""
     noted = note["parts"].get("beta")
-    return decoded(noted) if is_plain_note(noted) else rule.beta
+    if noted is None or not is_plain_note(noted):
+        return rule.beta
+    try:
+        return rule.checked("beta", decoded(noted))
+    except (TypeError, ValueError):  # `fill_rule` noted it
+        return rule.beta
 
 
 def _fits(said: str, state: Any, leaf: Leaf) -> bool:
