@@ -186,10 +186,13 @@ class undisturbed:
 
     def __enter__(self) -> None:
         self.before = trace_object()
+        self.watching = jax.debug_nans.get_local(), jax.debug_infs.get_local()
 
     def __exit__(self, kind: Any, error: Any, _: Any) -> None:
         if kind is None:
             return
+        jax.debug_nans.set_local(self.watching[0])  # JAX turns them off in places
+        jax.debug_infs.set_local(self.watching[1])
         if self.before is not None and trace_object() is not self.before:
             _trace_context_of_thread.set_trace(self.before)
         if kind is ValueError and str(error).rstrip().endswith("KeyboardInterrupt:"):

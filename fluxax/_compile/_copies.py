@@ -133,7 +133,7 @@ class Copies:
 
 def _as_jax(value: Any) -> bool:
     """Whether a function sees a JAX array for a value."""
-    return type(value) is np.ndarray and not no_numbers(value)
+    return type(value) is np.ndarray and value.dtype.names is None and not no_numbers(value)
 
 
 def _is_node(value: Any) -> bool:

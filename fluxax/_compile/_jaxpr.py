@@ -184,9 +184,7 @@ def _meet(
 def _narrows(eqn: Any) -> bool:
     """Whether an equation makes an integer of few bits."""
     dtype = eqn.outvars[0].aval.dtype
-    return np.issubdtype(dtype, np.integer) and (
-        np.dtype(dtype).itemsize < 4 or np.issubdtype(dtype, np.unsignedinteger)
-    )
+    return bool(np.issubdtype(dtype, np.integer)) and np.dtype(dtype).itemsize < 4
 
 
 def _normalises(eqn: Any, name: str) -> bool:
