@@ -224,7 +224,7 @@ def test_a_step_that_takes_nothing_over_may_be_read(resting):
     assert found == [not resting]
 
 
-@pytest.mark.parametrize("thread", [-1, threading.get_ident()])
+@pytest.mark.parametrize("thread", [-1, threading.get_ident()], ids=["gone", "this one"])
 def test_what_a_ctrl_c_left_in_the_lists_keeps_nobody_waiting(thread):
     model, opt_state = setting()
     by_trainstep(model, opt_state)
