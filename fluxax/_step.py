@@ -204,6 +204,11 @@ class Ready(NamedTuple):
     holds_for: Callable[[int], bool]  # whether the program is good for so many steps, checked
 
 
+def _of_one(n: int) -> bool:
+    """What was found for a step is good for that step."""
+    return n == 1
+
+
 def attempt(
     who: str, loss: Any, model: Any, args: tuple[Any, ...], opt_state: Any, alive: Any
 ) -> Ready | None:
@@ -233,7 +238,7 @@ def _ready(
     vector = plan.group.vector(fused.numbers, fused.chosen)
     arguments = (parameters, others, store.arrays, store.counts, vector, alive)
     commit = partial(_commit, store, fused, found, model)
-    return Ready(fused, arguments, commit, found.site.record, found.got[-1], lambda n: n == 1)
+    return Ready(fused, arguments, commit, found.site.record, found.got[-1], _of_one)
 
 
 def _commit(store: Store, fused: Fused, found: Found, model: Any, new: Any) -> tuple[Any, Any]:

@@ -167,7 +167,7 @@ class _Reader:
         if depth == 0 or isinstance(value, (weakref.ref, types.ModuleType)):
             return cls
         if hasattr(value, "eqns") or hasattr(getattr(value, "jaxpr", None), "eqns"):
-            return "program", tuple(self.program(value)[0])
+            return _inner(value)
         if cls in _FLAT:
             return cls, *[self.of(v, depth - 1) for v in value]
         return self._object(value, cls, depth - 1)
@@ -188,6 +188,20 @@ class _Reader:
         if parts is None:
             return value if _known_by_value(cls) else cls
         return cls, tuple([(k, self.of(v, depth)) for k, v in parts.items()])
+
+
+_inners: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+
+
+def _inner(closed: Any) -> Any:
+    """The token of a program inside; JAX has the same one in every trace, as for `jnp.where`."""
+    held = getattr(closed, "consts", ())
+    found = None if held else _inners.get(closed)
+    if found is None:
+        found = "program", tuple(_Reader().program(closed)[0])
+        if not held:  # what is held may be written to
+            _inners[closed] = found
+    return found
 
 
 def _parts_of(value: Any, cls: type) -> dict[str, Any] | None:
