@@ -63,6 +63,16 @@ def test_a_part_of_the_table() -> None:
     compile_mostly(c for row in HOLDERS.values() for c in list(cells(row, TURNS[:1]))[:3:2])
 
 
+@pytest.mark.slow
+def test_a_part_of_the_table_beside_uncompiled_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `FLUXAX_CHECK=all` no program is found to be another than its function."""
+    monkeypatch.setenv("FLUXAX_CHECK", "all")
+    found = [outcome(c) for row in HOLDERS.values() for c in list(cells(row, TURNS[:1]))[:4:3]]
+    check(found)
+    stale = [str(o) for o in found if "no longer what the function is" in o.why]
+    assert not stale, "\n".join(stale)
+
+
 def test_the_table_is_as_large_as_it_says() -> None:
     assert len(HOLDERS) >= 120
     assert len(PLACES) >= 30

@@ -96,14 +96,14 @@ def _close(a: Any, b: Any) -> bool:
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    """What nested data ends in, in its order; dicts in theirs, whatever their keys."""
+    """What nested data ends in, in its order; dicts in theirs; nothing but `None` is one `None`."""
     if isinstance(value, dict):
         parts = list(value.values())
     elif _tree.is_array(value) or not (parts := [part for _, part in _tree.parts(value)]):
         yield value
         return
-    for part in parts:
-        yield from _leaves(part)
+    found = [leaf for part in parts for leaf in _leaves(part)]
+    yield from found if any(leaf is not None for leaf in found) else (None,)
 
 
 def _numbers(x: Any, like: Any) -> Any:
