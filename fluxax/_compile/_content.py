@@ -195,13 +195,16 @@ _inners: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 def _inner(closed: Any) -> Any:
     """The token of a program inside; JAX has the same one in every trace, as for `jnp.where`."""
-    held = getattr(closed, "consts", ())
-    found = None if held else _inners.get(closed)
-    if found is None:
-        found = "program", tuple(_Reader().program(closed)[0])
-        if not held:  # what is held may be written to
-            _inners[closed] = found
-    return found
+    read = lambda: ("program", tuple(_Reader().program(closed)[0]))
+    if getattr(closed, "consts", ()):  # what it holds may be written to
+        return read()
+    try:
+        found = _inners.get(closed)
+        if found is None:
+            found = _inners[closed] = read()
+        return found
+    except TypeError:  # another JAX, whose programs cannot be kept so: slower
+        return read()
 
 
 def _parts_of(value: Any, cls: type) -> dict[str, Any] | None:
