@@ -113,19 +113,19 @@ def _fill_deque(new: Any, old: Any, parts: dict[Any, Any]) -> None:
 
 
 def _fill_dict(new: dict[Any, Any], old: dict[Any, Any], parts: dict[Any, Any]) -> None:
-    put: Any = _base_of_dict(old)
+    put: Any = base_of_dict(old)
     for key in items_of(old):
         put.__setitem__(new, key, parts[key])
     _set_attributes(new, old, _beside(parts))
 
 
-def _base_of_dict(d: Any) -> Any:
+def base_of_dict(d: Any) -> Any:
     return collections.OrderedDict if isinstance(d, collections.OrderedDict) else dict
 
 
 def items_of(d: Any) -> dict[Any, Any]:
     """The items of a dict of any class, in its order; no method of the user's runs."""
-    return dict(_base_of_dict(d).items(d))
+    return dict(base_of_dict(d).items(d))
 
 
 def _fill_set(new: Any, old: Any, parts: dict[Any, Any]) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import collections
 import random
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from fluxax._compile import _boxes as boxes
-from fluxax._compile._spec import Box
+from fluxax._compile._forms import form_of
+from fluxax._compile._spec import Box, How, Part
 
 _NOTHING: Any = object()
 
@@ -80,24 +83,83 @@ def restore(before: Before) -> str | None:
 
 
 def _put_back(box: Box, then: dict[Any, Any]) -> None:
-    if box.how in (boxes.LIST, boxes.DEQUE):
-        box.value.clear()
-        box.value.extend(then.values())
-    elif box.how in (boxes.DICT, boxes.SET):
-        box.value.clear()
-        box.value.update(then)
-    elif box.how is boxes.CELL:
-        box.value.cell_contents = then["content"]
+    """The inverse of `How.now`; no method of a class of the user's runs."""
+    value: Any = box.value
+    items = {k: v for k, v in then.items() if type(k) is not Part}
+    if box.how in (boxes.CELL, boxes.EMPTY_CELL):
+        if items:
+            value.cell_contents = items["content"]
+        else:
+            del value.cell_contents
     elif box.how is boxes.ARRAY:
-        content = np.frombuffer(next(iter(then)), box.value.dtype)
-        np.copyto(box.value, content.reshape(box.value.shape))
+        content = np.frombuffer(next(iter(then)), value.dtype)
+        np.copyto(value, content.reshape(value.shape))
     elif box.how is boxes.CLASS:
-        for name in set(vars(box.value)) - set(then):
-            delattr(box.value, name)
-        for name, value in then.items():
-            if vars(box.value).get(name) is not value:
-                setattr(box.value, name, value)
+        for name in set(vars(value)) - set(then):
+            type.__delattr__(value, name)
+        for name, old in then.items():
+            if vars(value).get(name) is not old:
+                type.__setattr__(value, name, old)
+    elif box.how is boxes.PYMODULE:
+        own = {k: v for k, v in vars(value).items() if k.startswith("__")}
+        _put_names(vars(value), own | then)
+    elif box.how in (boxes.FUNCTION, boxes.PARTIAL, boxes.ENUM):
+        _put_names(vars(value), then)
+    elif box.how in _PUT_ITEMS:
+        _PUT_ITEMS[box.how](value, items)
+        _put_attributes(value, {k.name: v for k, v in then.items() if type(k) is Part})
     else:
-        box.value.__dict__.update(then)
-        for name in set(vars(box.value)) - set(then):
-            del box.value.__dict__[name]
+        _put_attributes(value, {k.name if type(k) is Part else k: v for k, v in then.items()})
+
+
+def _put_deque(value: Any, items: dict[Any, Any]) -> None:
+    collections.deque.clear(value)
+    collections.deque.extend(value, items.values())
+
+
+def _put_dict(value: Any, items: dict[Any, Any]) -> None:
+    base: Any = boxes.base_of_dict(value)
+    base.clear(value)
+    for key, item in items.items():
+        base.__setitem__(value, key, item)
+
+
+def _put_set(value: Any, items: dict[Any, Any]) -> None:
+    set.clear(value)
+    set.update(value, items)
+
+
+_PUT_ITEMS: dict[How, Callable[[Any, dict[Any, Any]], None]] = {
+    boxes.LIST: lambda value, items: list.__setitem__(value, slice(None), list(items.values())),
+    boxes.DEQUE: _put_deque,
+    boxes.DICT: _put_dict,
+    boxes.SET: _put_set,
+}
+
+
+def _put_attributes(value: Any, then: dict[Any, Any]) -> None:
+    """What stood in an instance's slots and dict, and nothing else."""
+    form = form_of(type(value))
+    for slot in form.slots if form else ():
+        if slot in then:
+            slot.descriptor.__set__(value, then[slot])
+        elif slot in boxes.attributes(value) or Part("attribute", slot) in boxes.attributes(value):
+            slot.descriptor.__delete__(value)
+    if form and form.base is collections.defaultdict:
+        value.default_factory = then["default_factory"]
+    if (form is None or form.has_dict) and value.__dict__ is not value:
+        beside = {"default_factory"} if form and form.base is collections.defaultdict else ()
+        slots = [*(form.slots if form else ()), *beside]
+        _put_names(value.__dict__, {k: v for k, v in then.items() if k not in slots})
+
+
+def _put_names(space: dict[str, Any], then: dict[Any, Any]) -> None:
+    """Make a namespace what it was, its order too; what stands there already is not touched."""
+    for name in set(space) - set(then):
+        del space[name]
+    for name, old in then.items():
+        if space.get(name, _NOTHING) is not old:
+            space[name] = old
+    if list(space) != list(then):
+        for name in then:
+            space[name] = space.pop(name)
