@@ -1,9 +1,10 @@
 """Killing a run while it trains and saves: is there always a whole checkpoint to go on from?
 
-    python benchmarks/kills.py [--kills 200] [--rounds 1000]
+    python benchmarks/kills.py [--kills 500] [--rounds 1000]
 
 A process trains and saves after every step, the newest few kept. It is killed (SIGKILL) at a random
-moment, the newest checkpoint is loaded in the next process, which goes on, and so on. When the run
+moment, every other time of its start, in which it loads and compiles and fills the compilation
+cache. The newest checkpoint is loaded in the next process, which goes on, and so on. When the run
 is through, its end must have the same bits as that of a run that nobody killed; then it starts
 again. After each kill every checkpoint in the folder must load. Then save and load are repeated in
 one process: memory and open files must stay as they are.
@@ -29,7 +30,7 @@ import numpy as np
 import fluxax as fx
 
 STEPS = 400
-_READY = "ready"
+_STARTS, _READY = "starts", "ready"
 
 
 class Run:
@@ -76,6 +77,7 @@ def _leaves(node: Any) -> list[Any]:
 
 def work(folder: str) -> None:
     """Go on from the newest checkpoint, if there is one, to the end; print its fingerprint."""
+    print(_STARTS, flush=True)
     kept = fx.Checkpoints(folder, keep=3)
     run = Run(seed=0 if not kept.steps() else int(time.time()))
     if kept.steps():
@@ -98,23 +100,34 @@ def check(folder: str) -> int:
     return len(kept.steps())
 
 
-def kill(folder: str, after: float) -> str | None:
-    """Let a process go on for some seconds, then kill it; its end if it was through before."""
+def kill(
+    folder: str, chance: random.Random, most: float, *, early: bool
+) -> tuple[str | None, bool]:
+    """Kill a process; its end if it was through before, and whether it had saved something.
+
+    Args:
+        folder: its checkpoints.
+        chance: the moment.
+        most: the latest moment, in seconds after it began, or after its first save.
+        early: whether the moment may be before its first save.
+    """
     process = spawn(folder)
     assert process.stdout is not None
-    first = process.stdout.readline().strip()
-    if first != _READY:  # nothing was left to do, or it could not go on
-        assert process.wait() == 0
-        return first
+    process.stdout.readline()
+    if not early:
+        first = process.stdout.readline().strip()
+        if first != _READY:  # nothing was left to do, or it could not go on
+            assert process.wait() == 0
+            return first, True
     try:
-        process.wait(after)
-        return process.stdout.readline().strip()
+        process.wait(chance.uniform(0, most))
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGKILL)
         process.wait()
-        return None
-    finally:
-        process.stdout.close()
+    lines = process.stdout.read().split()
+    process.stdout.close()
+    assert process.returncode in (0, -signal.SIGKILL)
+    return None if process.returncode else lines[-1], not early or _READY in lines
 
 
 def kills(n: int, most: float, seed: int = 0) -> dict[str, int]:
@@ -122,20 +135,23 @@ def kills(n: int, most: float, seed: int = 0) -> dict[str, int]:
     whole = Run(seed=0)
     whole.train(None)
     expected, chance = whole.fingerprint(), random.Random(seed)
-    done = half = runs = loaded = 0
+    found = {"kills": 0, "early": 0, "half": 0, "loaded": 0, "runs": 0}
     with tempfile.TemporaryDirectory() as programs:
         os.environ["FLUXAX_CACHE"] = programs
-        while done < n or not runs:
+        while found["kills"] < n or not found["runs"]:
             with tempfile.TemporaryDirectory() as folder:
                 end = None
                 while end is None:
-                    end = kill(folder, chance.uniform(0, most) if done < n else 600)
-                    done += end is None
-                    half += len(list(Path(folder).glob(".*.tmp")))
-                    loaded += check(folder)
-            assert end == expected, f"after {done} kills the end is another"
-            runs += 1
-    return {"kills": done, "half": half, "loaded": loaded, "runs": runs}
+                    early = found["kills"] % 2 == 0
+                    late = most if found["kills"] < n else 600
+                    end, saved = kill(folder, chance, late, early=early)
+                    found["kills"] += end is None
+                    found["early"] += not saved
+                    found["half"] += len(list(Path(folder).glob(".*.tmp")))
+                    found["loaded"] += check(folder)
+            assert end == expected, f"after {found['kills']} kills the end is another"
+            found["runs"] += 1
+    return found
 
 
 def rounds(n: int) -> None:
@@ -163,7 +179,7 @@ def rounds(n: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=0.8, help="the latest moment of a kill")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--rounds", type=int, default=1000)
@@ -173,7 +189,8 @@ def main() -> None:
         return work(given.work)
     found = kills(given.kills, given.seconds, given.seed)
     print(
-        f"{found['kills']} kills, {found['half']} of them in the middle of a file; all "
+        f"{found['kills']} kills, {found['early']} of them before anything was saved and "
+        f"{found['half']} in the middle of a file; all "
         f"{found['loaded']} checkpoints found after them loaded; {found['runs']} runs came to "
         "their end, each bit-equal with the run that nobody killed"
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -245,3 +247,14 @@ def test_the_state_outlives_every_ctrl_c(
     # one of two, since the other may be the call at which the program is checked
     assert min(frames_of_dispatch(call) for _ in range(2)) == 0
     assert setting.steps() >= done
+
+
+@pytest.mark.slow
+def test_a_few_interrupts() -> None:
+    """A short run of the harness; `python benchmarks/interrupts.py` interrupts 500 times."""
+    command = [sys.executable, "benchmarks/interrupts.py", "--interrupts", "6"]
+    root = Path(__file__).resolve().parents[1]
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=env, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("6 interrupts, ")

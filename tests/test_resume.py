@@ -84,7 +84,7 @@ def test_the_run_has_all_in_it_that_could_be_lost(saved):
 
 @pytest.mark.slow
 def test_a_few_kills():
-    """A short run of the harness; `python benchmarks/kills.py` kills 200 times."""
+    """A short run of the harness; `python benchmarks/kills.py` kills 500 times."""
     command = [sys.executable, "benchmarks/kills.py", "--kills", "3", "--rounds", "50"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=ENV, check=False)
     assert done.returncode == 0, done.stderr
