@@ -90,18 +90,13 @@ def test_ctrl_c_at_any_line_leaves_whole_steps() -> None:
 
 def test_ctrl_c_while_compiling_leaves_whole_steps() -> None:
     whole = [reference(n) for n in range(5)]
-    _forget()
+    fx.clear_cache()
+    jax.clear_caches()  # no other test may have left a trace
     with CtrlC() as lines:
         fx.train(mse, *_with(items(3)))
     for file, count in lines.counts.items():
-        _forget()
+        fx.clear_cache()  # compile everything anew
         after_ctrl_c(max(1, count // 2), file, whole)
-
-
-def _forget() -> None:
-    """Compile everything anew; no other test may have left a plan."""
-    fx.clear_cache()
-    jax.clear_caches()
 
 
 def _with(data: Any) -> tuple[Any, Any, Any]:
