@@ -162,7 +162,7 @@ def test_integers(name, options, formula) -> None:
 @every
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "bool"])
 def test_short_integers_do_not_overflow(name, options, formula, dtype) -> None:
-    x = np.array([0, 1, 3, 126, 127] + {"int8": [-128, -5], "uint8": [200, 255]}.get(dtype, []))
+    x = np.array([0, 1, 3, 126, 127, *{"int8": [-128, -5], "uint8": [200, 255]}.get(dtype, [])])
     x = x.astype(dtype)
     got = np.asarray(calling(name, options)(jnp.asarray(x)), "f8")
     np.testing.assert_allclose(got, formula(x.astype(float)), rtol=1e-5, atol=1e-6)
