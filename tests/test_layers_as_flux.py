@@ -54,6 +54,14 @@ def test_embedding_of_padding() -> None:
     assert repr(fx.Embedding(given.weight)) == "Embedding(4, 3)"
 
 
+def test_embedding_of_padding_in_compiled_code() -> None:
+    x = np.array([0, 1])
+    f = lambda w: jnp.sum(fx.Embedding(w, padding_idx=1)(x) + fx.Embedding(4, 3, padding_idx=1)(x))
+    with fx.strict():
+        grad = fx.gradient(f, jnp.ones((4, 3)))[0]
+    assert grad[:, 0].tolist() == [1, 0, 0, 0]
+
+
 def test_bags_and_scales_from_arrays() -> None:
     table = jnp.asarray(draw((4, 3)))
     bag, x = fx.EmbeddingBag(table, jnp.max), np.array([[0, 3], [1, 1]])
