@@ -14,6 +14,7 @@ from fluxax._activations import identity
 from fluxax._errors import short
 from fluxax._module import Module
 from fluxax.init import glorot_uniform
+from fluxax.kernels import of_one_type
 from fluxax.layers._conv import (
     AXES,
     Conv,
@@ -135,7 +136,8 @@ class ConvTranspose(Module):
         ]
         if min(sizes) < 1:
             raise unfit(self, f"expects a larger image for its padding, got {short(x)}")
-        weight = self.weight if self.flipkernel else lax.rev(self.weight, range(n))
+        x, weight = of_one_type(x, self.weight)
+        weight = weight if self.flipkernel else lax.rev(weight, range(n))
         y = lax.conv_general_dilated(
             x,
             self._by_group(weight),
