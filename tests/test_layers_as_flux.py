@@ -169,6 +169,16 @@ def test_recurrence_of_a_cell_of_ones_own() -> None:
 # --- functions ----------------------------------------------------------------------------
 
 
+def test_masks_with_more_batch_axes() -> None:
+    """As with one: of several axes in front, none is taken for the heads."""
+    q = jnp.asarray(draw((2, 2, 3, 4)))
+    seen = jnp.asarray(draw((2, 2, 3, 3)) > 0)
+    y, scores = fx.dot_product_attention(q, mask=seen, nheads=2)
+    wanted = fx.dot_product_attention(q.reshape(4, 3, 4), mask=seen.reshape(4, 3, 3), nheads=2)
+    alike(y.reshape(4, 3, 4), wanted[0])
+    alike(scores.reshape(4, 2, 3, 3), wanted[1])
+
+
 def test_normalise() -> None:
     x = 3 + 2 * draw((6, 4, 5))
     for axis in (0, 1, (1, 2), -1):
@@ -200,6 +210,21 @@ def test_dropout_as_a_function() -> None:
     masks = [np.asarray(f(draw((8, 8), seed))) == 0 for seed in (1, 2, 1)]
     assert (masks[0] != masks[1]).any()
     np.testing.assert_array_equal(masks[0], masks[2])
+
+
+def test_random_functions_take_a_number_of_jax() -> None:
+    for f in (
+        lambda rng: fx.dropout(jnp.ones(9), 0.5, rng=rng),
+        lambda rng: fx.rrelu(-1.0, rng=rng),
+    ):
+        np.testing.assert_array_equal(f(jnp.int32(3)), f(jax.random.key(3)))
+
+
+def test_dropout_of_complex_numbers_in_jit_depends_on_all_of_them() -> None:
+    f = jax.jit(lambda x: fx.dropout(x, 0.5) != 0)
+    x = jnp.ones(64) + 0j
+    assert (f(x) != f(x + 1j)).any()
+    assert (f(x) != f(x + 1)).any()
 
 
 def test_logsumexp() -> None:

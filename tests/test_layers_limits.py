@@ -191,6 +191,13 @@ def test_norms_stay_in_single_precision(name: str, dtype: str) -> None:
     assert fx.f32(half)[0].weight.dtype == jnp.float32
 
 
+def test_instance_norm_of_no_image_keeps_its_statistics() -> None:
+    layer = fx.InstanceNorm(3, track_stats=True, active=True)
+    assert layer(jnp.zeros((0, 4, 3))).shape == (0, 4, 3)
+    assert layer.mean.tolist() == [0, 0, 0]
+    assert layer.var.tolist() == [1, 1, 1]
+
+
 # --- complex input ------------------------------------------------------------------------
 
 Z = np.array([1.5 - 0.5j, -1 + 2j, 0.3 + 0.1j, -0.2 - 3j], "complex64")

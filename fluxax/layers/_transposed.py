@@ -171,7 +171,7 @@ class DepthwiseConv(Conv):
     """A Conv in which every input channel has its own kernels: `groups = in`.
 
     Args:
-        kernel: as in Conv.
+        kernel: its sizes, `(3, 3)` for images. Weights of your own go to `Conv(W, groups=in)`.
         in_: number of input channels.
         out: number of output channels, a multiple of `in`.
         activation: a function of an array.
@@ -190,6 +190,11 @@ class DepthwiseConv(Conv):
         self, kernel: tuple[int, ...], in_: int, out: int, *activation: Any, **options: Any
     ):
         who = type(self).__name__
+        if hasattr(kernel, "shape"):
+            raise TypeError(
+                f"{who} expects kernel as a tuple of sizes, got {short(kernel)}. For weights of "
+                "your own write Conv(weights, groups=in)."
+            )
         n_in, n_out = whole(who, "in", in_), whole(who, "out", out)
         if n_out % n_in:
             raise ValueError(f"{who} expects in to divide out={n_out}, got in={n_in}.")
