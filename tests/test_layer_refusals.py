@@ -68,6 +68,16 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "ConvTranspose expects weights of three to five axes, got f32[2,3].",
     ),
+    "two biases": (
+        lambda: fx.Conv(ones(3, 1, 2), ones(2), bias=False),
+        TypeError,
+        "Conv expects one bias and one activation, got two.",
+    ),
+    "two activations": (
+        lambda: fx.Conv(ones(3, 1, 2), True, fx.relu, fx.tanh),
+        TypeError,
+        "Conv expects one bias and one activation, got two.",
+    ),
     "padding index": (
         lambda: fx.Embedding(4, 2, padding_idx=4),
         ValueError,

@@ -44,6 +44,7 @@ def test_embedding_of_padding() -> None:
     assert not y[[0, 1], [0, 1]].any()
     alike(y[[0, 1], [1, 0]], table.weight[jnp.array([0, 3])])
     alike(table(np.eye(4, dtype=bool)[x]), y)
+    alike(table(np.array([True, True, False, True])), table.weight[0] + table.weight[3])
     assert not np.asarray(table(1)).any()
     grad = fx.gradient(lambda m: jnp.sum(m(x)), table)[0].weight
     assert np.asarray(grad)[:, 0].tolist() == [1, 0, 0, 1]

@@ -64,12 +64,13 @@ class Embedding(Module):
             self.weight = _zeroed(self.weight, self.padding_idx)
 
     def __call__(self, x: Any) -> jax.Array:
-        y = rows_of(self, x)
         if self.padding_idx is None:
-            return y
-        index = as_index(self, x, len(self.weight))
-        padding = index[..., self.padding_idx] if index.dtype == bool else index == self.padding_idx
-        return jnp.where(padding[..., None], 0, y)
+            return rows_of(self, x)
+        rows = len(self.weight)
+        index = as_index(self, x, rows)
+        if index.dtype == bool and index.shape[-1:] == (rows,):
+            return rows_of(self, index & (np.arange(rows) != self.padding_idx))
+        return jnp.where((index == self.padding_idx)[..., None], 0, rows_of(self, index))
 
     def _arguments(self) -> list[tuple[str, Any]]:
         shown: list[tuple[str, Any]] = [("", n) for n in self.weight.shape[-2:]]
