@@ -104,6 +104,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "expects input of shape (N, T, in) with some time, got f32[2,3].",
     ),
+    "recurrence of other features": (
+        lambda: fx.Chain(fx.Recurrence(fx.GRUCell(3, 5)))(ones(2, 7, 4)),
+        ValueError,
+        "Recurrence expects input of shape (N, T, 3), got f32[2,7,4] at model.layers[0].",
+    ),
     "recurrence of a number": (
         lambda: fx.Recurrence(lambda x, state: (0.0, x))(ones(2, 3, 4)),
         TypeError,
