@@ -63,11 +63,11 @@ def _arrays_of(out: Any) -> Any:
     return out
 
 
-def summary(model: Module, *inputs: Any) -> str:
+def summary(model: Any, *inputs: Any) -> str:
     """The printed model with what comes out of every layer; nothing is computed.
 
     Args:
-        model: a Module.
+        model: a Module, or a function.
         inputs: what it is called on, arrays or `jax.ShapeDtypeStruct`s.
 
     Returns:
