@@ -2,8 +2,9 @@
 
 Every one of them keeps the dtype of floating input, lets NaN through, and has a finite
 derivative wherever its value is finite. At a corner the derivative is that of one side
-(`relu` at 0: 0), not their mean. Half precision is computed in float32 and rounded once. Complex
-input is refused where the formula asks which number is larger.
+(`relu` at 0: 0), not their mean. Half precision is computed in float32 and rounded once. Integers
+are float32 before anything is added to them or negated: short ones would overflow. Complex input
+is refused where the formula asks which number is larger.
 
 Reference: NNlib.jl, `src/activations.jl`.
 """
@@ -70,6 +71,7 @@ def identity(x):
 
 def _clamp(x: Input, lo: float, hi: float) -> jax.Array:
     # Not `jnp.clip`, whose derivative at the ends is one half.
+    lo = max(lo, 0) if jnp.issubdtype(jnp.result_type(x), jnp.unsignedinteger) else lo
     return jnp.where(x <= lo, lo, jnp.where(x >= hi, hi, x))
 
 
@@ -157,7 +159,7 @@ def hardsigmoid(x: Input) -> jax.Array:
     >>> hardsigmoid(jnp.array([-4.0, 0.0, 4.0])).tolist()
     [0.0, 0.5, 1.0]
     """
-    x = real("hardsigmoid", x)
+    x = floated(real("hardsigmoid", x))
     return like(x, _clamp(jnp.add(wide(x), 3) / 6, 0, 1))
 
 
@@ -169,7 +171,7 @@ def hardswish(x: Input) -> jax.Array:
 
     Reference: Howard et al. 2019, arXiv:1905.02244.
     """
-    x = real("hardswish", x)
+    x = floated(real("hardswish", x))
     w = wide(x)
     # Not `0 * x`, which is -0 left of the gate, and NaN for -inf.
     return like(x, jnp.where(w <= -3, 0, jnp.multiply(w, hardsigmoid(w))))
@@ -181,7 +183,7 @@ def softshrink(x: Input, lam: float = 0.5) -> jax.Array:
     >>> softshrink(jnp.array([-2.0, 0.25, 2.0])).tolist()
     [-1.5, 0.0, 1.5]
     """
-    x = real("softshrink", x, lam=lam)
+    x = floated(real("softshrink", x, lam=lam))
     w = wide(x)
     return like(x, jnp.where(jnp.abs(w) <= lam, 0, w - lam * jnp.sign(w)))
 
@@ -244,7 +246,7 @@ def logcosh(x: Input) -> jax.Array:
     >>> round(float(logcosh(100.0)), 4)
     99.3069
     """
-    x = real("logcosh", x)
+    x = floated(real("logcosh", x))
     a = jnp.abs(wide(x))
     return like(x, a + jnp.log1p(jnp.exp(-2.0 * a)) - math.log(2))
 
@@ -268,7 +270,7 @@ def logsigmoid(x: Input) -> jax.Array:
     >>> logsigmoid(jnp.array([-1e4, 1e4])).tolist()
     [-10000.0, -0.0]
     """
-    x = real("logsigmoid", x)
+    x = floated(real("logsigmoid", x))
     return -softplus(jnp.negative(x))
 
 
@@ -292,7 +294,7 @@ def softsign(x: Input) -> jax.Array:
     >>> softsign(jnp.array([-1.0, 3.0])).tolist()
     [-0.5, 0.75]
     """
-    x = checked("softsign", x)
+    x = floated(checked("softsign", x))
     w = wide(x)
     return like(x, w / (1 + jnp.abs(w)))
 
@@ -357,10 +359,10 @@ def gelu_tanh(x: Input) -> jax.Array:
 
     Reference: Hendrycks & Gimpel 2016, arXiv:1606.08415.
     """
-    x = real("gelu_tanh", x)
+    x = floated(real("gelu_tanh", x))
     w = wide(x)
-    # Beyond ±10 the gate is 0 or 1 to the last bit.
-    gate = _clamp(w, -10, 10)
+    # Beyond ±20 the gate is 0 or 1 to the last bit.
+    gate = _clamp(w, -20, 20)
     return like(x, w * sigmoid(math.sqrt(8 / math.pi) * gate * (1 + 0.044715 * gate * gate)))
 
 

@@ -38,10 +38,13 @@ def floated(x: Input) -> jax.Array:
 
 
 def key_from(rng: Any, x: jax.Array) -> jax.Array:
-    """A random key: of a generator, or without one of the bits of `x`."""
+    """A random key: of a generator, a number or a key, or without one of the bits of `x`."""
     if rng is None:
-        bits = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
+        parts = jnp.stack([x.real, x.imag]) if jnp.iscomplexobj(x) else x
+        bits = lax.bitcast_convert_type(parts.astype(jnp.float32), jnp.uint32)
         return jax.random.key(jnp.sum(bits, dtype=jnp.uint32))
     if isinstance(rng, jax.Array):
+        if rng.ndim == 0 and jnp.issubdtype(rng.dtype, jnp.integer):
+            return jax.random.key(rng)
         return rng
     return jax.random.key(int(_random.generator(rng).integers(2**31)))

@@ -32,12 +32,12 @@ def wide(x: Any) -> Any:
 
 
 def like(x: Any, y: Any) -> Any:
-    """`y`, which was computed of `wide(x)`, in half precision if `x` is.
+    """`y`, which was computed of `wide(x)`, in half precision if `x` is and `y` is not complex.
 
     >>> like(jnp.ones(1, "float16"), jnp.ones(1)).dtype
     dtype('float16')
     """
-    return y.astype(x.dtype) if is_half(x) else y
+    return y.astype(x.dtype) if is_half(x) and not jnp.iscomplexobj(y) else y
 
 
 def plus(x: Any, b: Any) -> jax.Array:

@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fluxax._elementwise import Input, floated
 from fluxax._errors import check_numbers, short
 from fluxax._half import like, wide
-
-Input = Any  # a JAX array, a NumPy array or a number
 
 
 def glu(x: Input, axis: int = -1) -> jax.Array:
@@ -26,7 +25,6 @@ def glu(x: Input, axis: int = -1) -> jax.Array:
     if x.shape[axis] % 2:
         raise ValueError(f"glu expects two halves along axis {axis}, got {short(x)}.")
     value, gate = jnp.split(wide(x), 2, axis)
-    gate = gate if jnp.issubdtype(gate.dtype, np.inexact) else gate * 1.0
     return like(x, value * jax.nn.sigmoid(gate))
 
 
@@ -61,9 +59,9 @@ def logsumexp(x: Input, axis: Any = None, *, keepdims: bool = False) -> jax.Arra
 
 
 def _along(who: str, x: Input, axis: Any) -> jax.Array:
-    """`x` as an array that has the axis, or several if it is a tuple; else an error."""
+    """`x` as an array of floats that has the axis, or several if it is a tuple; else an error."""
     check_numbers(who, x=x)
-    x = jnp.asarray(x)
+    x = floated(x)
     axes = axis if isinstance(axis, tuple) else () if axis is None else (axis,)
     for a in axes:
         if not isinstance(a, (int, np.integer)):

@@ -159,6 +159,27 @@ def test_integers(name, options, formula) -> None:
     np.testing.assert_allclose(got, formula(x.astype(float)), rtol=1e-5, atol=1e-6)
 
 
+@every
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "bool"])
+def test_short_integers_do_not_overflow(name, options, formula, dtype) -> None:
+    x = np.array([0, 1, 3, 126, 127, *{"int8": [-128, -5], "uint8": [200, 255]}.get(dtype, [])])
+    x = x.astype(dtype)
+    got = np.asarray(calling(name, options)(jnp.asarray(x)), "f8")
+    np.testing.assert_allclose(got, formula(x.astype(float)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["softmax", "logsoftmax", "logsumexp", "glu"])
+def test_short_integers_do_not_overflow_along_an_axis(name: str) -> None:
+    x, f = np.array([-128, -5, 100, 127], "int8"), getattr(fx, name)
+    np.testing.assert_array_equal(f(x), f(x.astype("f4")))
+
+
+def test_gelu_is_nothing_as_far_left_as_numbers_go() -> None:
+    x = jnp.array([-3e38, -1e20, -50.0])
+    np.testing.assert_allclose(fx.gelu(x), 0, atol=1e-30)
+    np.testing.assert_allclose(jax.vmap(jax.grad(fx.gelu))(x), 0, atol=1e-30)
+
+
 NNLIB = (
     "celu elu gelu gelu_tanh gelu_erf gelu_sigmoid hardsigmoid sigmoid sigmoid_fast hardswish "
     "hardtanh leakyrelu lisht logcosh logsigmoid mish relu relu6 rrelu selu softplus softshrink "

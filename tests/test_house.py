@@ -19,10 +19,10 @@ ROOT = Path(__file__).resolve().parents[1]
 #: From the ground up. A room imports from floors below its own and from its own package.
 FLOORS = [
     ["_errors"],
-    ["_between", "_random", "_jax", "_tensors", "_instances", "_half"],
+    ["_between", "_random", "_jax", "_tensors", "_instances", "_half", "_integers"],
     ["_jax_parts"],
-    ["_primitives", "_draws"],
-    ["_tree", "_compilation_cache", "_stopping", "_softmax", "_elementwise"],
+    ["_primitives", "_draws", "_elementwise"],
+    ["_tree", "_compilation_cache", "_stopping", "_softmax"],
     ["_module"],
     ["_parameters"],
     ["_loading", "_remake"],

@@ -20,6 +20,10 @@ def abs_cell(x: Any, state: Any) -> Any:
     return jnp.abs(x)
 
 
+def growing_cell(x: Any, state: Any) -> Any:
+    return x, x if state is None else jnp.concatenate([state, x])
+
+
 REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "attention's bias": (
         lambda: fx.MultiHeadAttention(4, nheads=1)(ones(2, 3, 4), bias=ones(2, 2)),
@@ -64,6 +68,16 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "ConvTranspose expects weights of three to five axes, got f32[2,3].",
     ),
+    "two biases": (
+        lambda: fx.Conv(ones(3, 1, 2), ones(2), bias=False),
+        TypeError,
+        "Conv expects one bias and one activation, got two.",
+    ),
+    "two activations": (
+        lambda: fx.Conv(ones(3, 1, 2), True, fx.relu, fx.tanh),
+        TypeError,
+        "Conv expects one bias and one activation, got two.",
+    ),
     "padding index": (
         lambda: fx.Embedding(4, 2, padding_idx=4),
         ValueError,
@@ -89,6 +103,43 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: fx.Recurrence(abs_cell)(ones(2, 3)),
         ValueError,
         "expects input of shape (N, T, in) with some time, got f32[2,3].",
+    ),
+    "recurrence of other features": (
+        lambda: fx.Chain(fx.Recurrence(fx.GRUCell(3, 5)))(ones(2, 7, 4)),
+        ValueError,
+        "Recurrence expects input of shape (N, T, 3), got f32[2,7,4] at model.layers[0].",
+    ),
+    "recurrence of a number": (
+        lambda: fx.Recurrence(lambda x, state: (0.0, x))(ones(2, 3, 4)),
+        TypeError,
+        "Recurrence expects a cell whose output has a batch axis, got 0.0.",
+    ),
+    "recurrence that grows": (
+        lambda: fx.Recurrence(growing_cell)(ones(2, 3, 4)),
+        TypeError,
+        "Recurrence expects a cell whose state keeps its shape and type, got f32[4,4] after "
+        "f32[2,4].",
+    ),
+    "recurrence that forgets": (
+        lambda: fx.Recurrence(lambda x, state: (x, x if state is None else None))(ones(2, 3, 4)),
+        TypeError,
+        "Recurrence expects a cell whose state keeps its shape and type, got None after f32[2,4].",
+    ),
+    "no layers left": (
+        lambda: fx.Maxout(fx.relu, fx.tanh)[2:],
+        ValueError,
+        "Maxout expects at least one layer, got none.",
+    ),
+    "more than a scale has": (
+        lambda: fx.Scale(ones(2), True, fx.relu, 3),
+        TypeError,
+        "Scale expects scale, bias and activation, got 4.",
+    ),
+    "depthwise weights": (
+        lambda: fx.DepthwiseConv(ones(3, 1, 4), 2, 4),
+        TypeError,
+        "DepthwiseConv expects kernel as a tuple of sizes, got f32[3,1,4]. For weights of your own "
+        "write Conv(weights, groups=in).",
     ),
     "no state": (
         lambda: fx.initialstates(fx.Dense(2, 3)),

@@ -97,6 +97,19 @@ def test_embedding() -> None:
         assert np.isnan(jax.jit(table)(np.array([wrong]))).all()
 
 
+def test_an_index_of_more_than_32_bits_is_no_row() -> None:
+    table, bag, index = fx.Embedding(5, 3), fx.EmbeddingBag(5, 3), 2**32 + 1
+    for x64 in (False, True):
+        with jax.enable_x64(x64):
+            for wrong in (index, np.int64(index), np.array([index])):
+                with pytest.raises(ValueError, match=f"from 0 to 4, got {index}"):
+                    table(wrong)
+            with pytest.raises(ValueError, match="from 0 to 4, got"):
+                bag([np.array([0]), np.array([index])])
+    with jax.enable_x64(True):
+        assert np.isnan(jax.jit(table)(jnp.array([index]))).all()
+
+
 def test_bags() -> None:
     bag = fx.EmbeddingBag(5, 3)
     w = np.asarray(bag.weight)

@@ -44,6 +44,7 @@ def test_embedding_of_padding() -> None:
     assert not y[[0, 1], [0, 1]].any()
     alike(y[[0, 1], [1, 0]], table.weight[jnp.array([0, 3])])
     alike(table(np.eye(4, dtype=bool)[x]), y)
+    alike(table(np.array([True, True, False, True])), table.weight[0] + table.weight[3])
     assert not np.asarray(table(1)).any()
     grad = fx.gradient(lambda m: jnp.sum(m(x)), table)[0].weight
     assert np.asarray(grad)[:, 0].tolist() == [1, 0, 0, 1]
@@ -52,6 +53,14 @@ def test_embedding_of_padding() -> None:
     assert repr(given) == "Embedding(4, 3, padding_idx=2)"
     assert fx.Embedding(given.weight).weight is given.weight
     assert repr(fx.Embedding(given.weight)) == "Embedding(4, 3)"
+
+
+def test_embedding_of_padding_in_compiled_code() -> None:
+    x = np.array([0, 1])
+    f = lambda w: jnp.sum(fx.Embedding(w, padding_idx=1)(x) + fx.Embedding(4, 3, padding_idx=1)(x))
+    with fx.strict():
+        grad = fx.gradient(f, jnp.ones((4, 3)))[0]
+    assert grad[:, 0].tolist() == [1, 0, 0, 0]
 
 
 def test_bags_and_scales_from_arrays() -> None:
@@ -161,6 +170,16 @@ def test_recurrence_of_a_cell_of_ones_own() -> None:
 # --- functions ----------------------------------------------------------------------------
 
 
+def test_masks_with_more_batch_axes() -> None:
+    """As with one: of several axes in front, none is taken for the heads."""
+    q = jnp.asarray(draw((2, 2, 3, 4)))
+    seen = jnp.asarray(draw((2, 2, 3, 3)) > 0)
+    y, scores = fx.dot_product_attention(q, mask=seen, nheads=2)
+    wanted = fx.dot_product_attention(q.reshape(4, 3, 4), mask=seen.reshape(4, 3, 3), nheads=2)
+    alike(y.reshape(4, 3, 4), wanted[0])
+    alike(scores.reshape(4, 2, 3, 3), wanted[1])
+
+
 def test_normalise() -> None:
     x = 3 + 2 * draw((6, 4, 5))
     for axis in (0, 1, (1, 2), -1):
@@ -192,6 +211,21 @@ def test_dropout_as_a_function() -> None:
     masks = [np.asarray(f(draw((8, 8), seed))) == 0 for seed in (1, 2, 1)]
     assert (masks[0] != masks[1]).any()
     np.testing.assert_array_equal(masks[0], masks[2])
+
+
+def test_random_functions_take_a_number_of_jax() -> None:
+    for f in (
+        lambda rng: fx.dropout(jnp.ones(9), 0.5, rng=rng),
+        lambda rng: fx.rrelu(-1.0, rng=rng),
+    ):
+        np.testing.assert_array_equal(f(jnp.int32(3)), f(jax.random.key(3)))
+
+
+def test_dropout_of_complex_numbers_in_jit_depends_on_all_of_them() -> None:
+    f = jax.jit(lambda x: fx.dropout(x, 0.5) != 0)
+    x = jnp.ones(64) + 0j
+    assert (f(x) != f(x + 1j)).any()
+    assert (f(x) != f(x + 1)).any()
 
 
 def test_logsumexp() -> None:

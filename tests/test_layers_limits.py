@@ -191,6 +191,13 @@ def test_norms_stay_in_single_precision(name: str, dtype: str) -> None:
     assert fx.f32(half)[0].weight.dtype == jnp.float32
 
 
+def test_instance_norm_of_no_image_keeps_its_statistics() -> None:
+    layer = fx.InstanceNorm(3, track_stats=True, active=True)
+    assert layer(jnp.zeros((0, 4, 3))).shape == (0, 4, 3)
+    assert layer.mean.tolist() == [0, 0, 0]
+    assert layer.var.tolist() == [1, 1, 1]
+
+
 # --- complex input ------------------------------------------------------------------------
 
 Z = np.array([1.5 - 0.5j, -1 + 2j, 0.3 + 0.1j, -0.2 - 3j], "complex64")
@@ -235,6 +242,67 @@ def test_complex_input_of_layers(name: str) -> None:
     row = LAYERS[name]
     with pytest.raises(ValueError, match="expects real"):
         row.make()(given(row).astype("complex64"))
+
+
+LINEAR = {
+    "Dense": lambda: fx.Dense(2, 3, bias=False),
+    "Scale": lambda: fx.Scale(2, bias=False),
+    "Conv": lambda: fx.Conv((3,), 2, 3, pad=1, bias=False),
+    "Conv strided": lambda: fx.Conv((3,), 2, 4, stride=2, groups=2, bias=False),
+    "Conv of a place": lambda: fx.Conv((1,), 2, 3, bias=False),
+    "ConvTranspose": lambda: fx.ConvTranspose((3,), 2, 3, stride=2, bias=False),
+    "WeightNorm": lambda: fx.WeightNorm(fx.Dense(2, 3, bias=False)),
+    "RNN": lambda: fx.RNN(2, 3, fx.identity, bias=False),
+    "Recurrence": lambda: fx.Recurrence(fx.RNNCell(2, 3, fx.identity, bias=False)),
+}
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_complex_input_of_linear_layers(name: str) -> None:
+    """`f(a + i b) = f(a) + i f(b)`; complex weights may meet real input."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 4, 5, 2)).astype("f4")
+    f: Any = LINEAR[name]()
+    wanted = np.asarray(f(a)) + 1j * np.asarray(f(b))
+    np.testing.assert_allclose(f(a + 1j * b), wanted, rtol=1e-5, atol=1e-6)
+    grad = jax.grad(lambda x: jnp.sum(jnp.abs(f(x)) ** 2))(jnp.asarray(a + 1j * b))
+    assert np.isfinite(np.asarray(grad)).all()
+    turned = jax.tree.map(lambda w: w * (1 + 0j), f)  # weights that are complex
+    np.testing.assert_allclose(turned(a), f(a), rtol=1e-5, atol=1e-6)
+
+
+def test_complex_beside_half_precision_stays_complex() -> None:
+    half = jnp.array([[1.0, 2.0]], "float16")
+    assert fx.Scale(jnp.array([1j, 2j]), False)(half).tolist() == [[1j, 4j]]
+    both = fx.Bilinear(jnp.ones((2, 2, 1), "float16"), False)
+    assert both(half, jnp.array([[1j, 1j]])).tolist() == [[6j]]
+    cell = fx.RNNCell(2, 1, fx.identity, init=fx.ones32)
+    y, h = cell(half, jnp.array([1j]))
+    assert y.tolist() == h.tolist() == [[3 + 1j]]
+
+
+@pytest.mark.parametrize("kind", [fx.RNN, fx.LSTM, fx.GRU, fx.GRUv3])
+def test_recurrent_layers_of_complex_numbers(kind: Any) -> None:
+    layer = kind(2, 3, rng=0)
+    z = jnp.asarray(np.random.default_rng(0).normal(size=(2, 2, 4, 5)).astype("f4"))
+    z = (z[0] + 1j * z[1]).reshape(4, 5, 2) / 2
+    loss = lambda m, x: jnp.sum(jnp.abs(m(x)) ** 2)
+    states, y = None, []
+    for now in jnp.moveaxis(z, 1, 0):
+        out, states = layer.cell(now, states)
+        y.append(out)
+    np.testing.assert_allclose(layer(z), jnp.stack(y, 1), rtol=1e-5)
+    with fx.kernels.choose("plain"):
+        wanted = jax.grad(loss, (0, 1))(layer, z)
+    for one, other in zip(*map(jax.tree.leaves, (jax.grad(loss, (0, 1))(layer, z), wanted))):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_weight_norm_of_complex_weights_begins_with_them() -> None:
+    dense = fx.Dense(jnp.array([[1j, 2], [3, 4j]]), False)
+    norm = fx.WeightNorm(fx.Dense(dense.weight, False))
+    np.testing.assert_allclose(norm.g, [[10**0.5, 20**0.5]], rtol=1e-6)
+    np.testing.assert_allclose(norm(jnp.eye(2)), dense.weight, rtol=1e-6)
 
 
 DISTANCES = {"mae", "mse", "huber_loss"}

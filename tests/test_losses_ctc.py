@@ -73,6 +73,27 @@ def test_ctc_with_lengths() -> None:
     assert math.isnan(fx.ctc_loss(CTC, np.array([0]), input_lengths=-1))
 
 
+def test_ctc_behind_the_lengths_may_stand_anything() -> None:
+    lengths = {"input_lengths": np.array([3]), "target_lengths": np.array([1])}
+    y_hat = jnp.asarray(CTC[None])
+    f = lambda a, label: fx.ctc_loss(a, np.array([[2, label]]), **lengths)
+    for nothing in (jnp.nan, jnp.inf, -jnp.inf):
+        value, grad = jax.value_and_grad(f)(y_hat.at[:, 3:].set(nothing), 99)
+        wanted = jax.value_and_grad(f)(y_hat, 0)
+        np.testing.assert_allclose(value, wanted[0], rtol=1e-6)
+        np.testing.assert_allclose(grad, wanted[1], rtol=1e-6)
+
+
+def test_ctc_takes_lengths_and_labels_of_any_integers() -> None:
+    long, y = np.zeros((1, 300, 4), "f4"), np.array([[1]])
+    short = np.array([200], "uint8")
+    value = fx.ctc_loss(long, y, input_lengths=short)
+    assert float(value) == float(fx.ctc_loss(long, y, input_lengths=np.array([200])))
+    for x64 in (False, True):
+        with jax.enable_x64(x64):
+            assert math.isnan(fx.ctc_loss(CTC, np.array([2**32 + 1])))
+
+
 def test_ctc_gradient() -> None:
     """Against central differences; where there is no path, nothing rather than NaN."""
     y = np.array([[1, 1, 3], [2, 0, 1], [0, 3, 3], [1, 1, 1]])

@@ -56,6 +56,25 @@ def test_label_out_of_range_is_nan(name: str, label: int, compiled: bool) -> Non
     assert np.isnan(values).tolist() == [False, True, False]
 
 
+@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("dtype, classes", [("int8", 128), ("uint8", 256), ("uint8", 300)])
+def test_labels_shorter_than_the_number_of_classes(name: str, dtype: str, classes: int) -> None:
+    """256 in eight bits is 0, and no label is below that."""
+    loss, y_hat = getattr(fx.losses, name), scores(name, (2, classes), -1)
+    values = loss(y_hat, np.array([0, 127], dtype), agg=fx.identity)
+    np.testing.assert_array_equal(values, loss(y_hat, np.array([0, 127]), agg=fx.identity))
+
+
+@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("label", [2**32 + 1, -(2**32) + 1, 2**31])
+@pytest.mark.parametrize("x64", [False, True])
+def test_label_longer_than_32_bits_is_nan(name: str, label: int, x64: bool) -> None:
+    loss, y_hat = getattr(fx.losses, name), scores(name, (2, 3), -1)
+    with jax.enable_x64(x64):
+        values = loss(y_hat, np.array([label, 2]), agg=fx.identity)
+    assert np.isnan(values).tolist() == [True, False]
+
+
 def test_no_one_hot_array_is_made() -> None:
     """The compiled gradient needs about the room of its result, not of three of them."""
     n, k = 64, 4096

@@ -245,6 +245,11 @@ Chain(
         fx.summary(model, np.ones((5, 8, 8, 1)))
 
 
+def test_summary_and_outputsize_take_functions_and_numpy_sizes() -> None:
+    assert fx.summary(fx.relu, np.ones((2, 3), "f4")).startswith("relu")
+    assert fx.outputsize(fx.relu, (np.int64(2), 3)) == (2, 3)
+
+
 def test_summary_of_a_users_model_leaves_it_alone() -> None:
     class Both(fx.Module):
         def __init__(self) -> None:

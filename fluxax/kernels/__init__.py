@@ -7,7 +7,7 @@ is what runs. `docs/design/cpu.md` says what each of them is against, with measu
 
 from fluxax.kernels._batchnorm import batchnorm, plain_batchnorm
 from fluxax.kernels._choice import choose, chosen
-from fluxax.kernels._conv import AXES, conv, plain_conv
+from fluxax.kernels._conv import AXES, conv, of_one_type, plain_conv
 from fluxax.kernels._dense import dense, plain_dense
 from fluxax.kernels._lstm import lstm, plain_lstm
 from fluxax.kernels._memory import keep_memory
@@ -24,6 +24,7 @@ __all__ = [
     "keep_memory",
     "lstm",
     "not_taken",
+    "of_one_type",
     "options_for",
     "plain_batchnorm",
     "plain_conv",

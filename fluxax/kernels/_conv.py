@@ -23,10 +23,17 @@ AXES = {n: ("N" + s + "C", s + "IO", "N" + s + "C") for n, s in enumerate(("W", 
 _SMALL = 8
 
 
+def of_one_type(x: Any, w: Any) -> tuple[Any, Any]:
+    """Input and weights as XLA's convolution wants them: both complex if one is."""
+    dtype = jnp.result_type(x, w)
+    return (x, w) if x.dtype == w.dtype else (x.astype(dtype), w.astype(dtype))
+
+
 def plain_conv(
     x: Any, w: Any, b: Any, stride: Any, pad: Any, dilation: Any, groups: int
 ) -> jax.Array:
     """The convolution as XLA has it, and an offset."""
+    x, w = of_one_type(x, w)
     if max(stride) > 1 and min(x.shape[1:-1]) <= _SMALL and any(map(any, pad)):
         x, pad = jnp.pad(x, ((0, 0), *pad, (0, 0))), [(0, 0)] * len(pad)
     y = lax.conv_general_dilated(

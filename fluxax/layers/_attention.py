@@ -177,7 +177,7 @@ def dot_product_attention(
         scores = softmax(q kᵀ / √d + bias)          y = scores v
 
     Args:
-        q: queries, `(N, T, features)` or `(T, features)`.
+        q: queries, `(N, T, features)` or `(T, features)`; more batch axes may stand in front.
         k: keys, with as many features; the queries, if not given.
         v: values, as many as keys; the keys, if not given.
         bias: added to the scores before the softmax; what is -∞ is not seen.
@@ -245,7 +245,7 @@ def _seen(layer: Any, mask: Any, logits: jax.Array) -> jax.Array:
     mask = jnp.asarray(mask)
     if mask.dtype != jnp.bool_:
         raise unfit(layer, f"expects a mask of booleans, got {short(mask)}")
-    mask = mask[:, None] if mask.ndim == 3 == logits.ndim - 1 else mask
+    mask = mask[..., None, :, :] if 2 < mask.ndim == logits.ndim - 1 else mask
     return _fitting(layer, "mask", mask, logits)
 
 

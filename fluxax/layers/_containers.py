@@ -73,6 +73,8 @@ class Layers(Module):
 
     def _of(self, layers: NamedList) -> Any:
         """A container like this one with other layers."""
+        if not layers:
+            raise ValueError(f"{type(self).__name__} expects at least one layer, got none.")
         new = copy.copy(self)
         new.layers = layers
         return new

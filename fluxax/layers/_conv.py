@@ -142,6 +142,10 @@ def given_weights(
     """`(weight, bias, activation)`, as the constructor's first arguments or as keywords."""
     if not 3 <= np.ndim(weight) <= 5:
         raise ValueError(f"{who} expects weights of three to five axes, got {short(weight)}.")
+    if (in_ is not True and bias is not True) or (
+        out is not identity and activation is not identity
+    ):
+        raise TypeError(f"{who} expects one bias and one activation, got two.")
     return floating(weight), bias if in_ is True else in_, activation if out is identity else out
 
 

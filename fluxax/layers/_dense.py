@@ -142,6 +142,8 @@ class Scale(Module):
         rng: Any = None,
     ):
         if size and np.ndim(size[0]) and hasattr(size[0], "shape"):
+            if len(size) > 3:
+                raise TypeError(f"Scale expects scale, bias and activation, got {len(size)}.")
             scale, bias, activation = (*size, *(bias, activation)[len(size) - 1 :])
             self.scale, self.activation = floating(scale), function("Scale", activation)
         else:

@@ -12,6 +12,7 @@ import numpy as np
 
 from fluxax._errors import short
 from fluxax._half import like, take_rows, wide
+from fluxax._integers import fitting, indices
 from fluxax._jax import is_tracer
 from fluxax._module import Module
 from fluxax.init import randn32
@@ -60,17 +61,16 @@ class Embedding(Module):
         self.weight = table("Embedding", in_, out, init, rng)
         if padding_idx is not None:
             self.padding_idx = _row("Embedding", padding_idx, len(self.weight))
-            zeroed = np.array(self.weight)
-            zeroed[self.padding_idx] = 0
-            self.weight = jax.device_put(zeroed)
+            self.weight = _zeroed(self.weight, self.padding_idx)
 
     def __call__(self, x: Any) -> jax.Array:
-        y = rows_of(self, x)
         if self.padding_idx is None:
-            return y
-        index = as_index(self, x, len(self.weight))
-        padding = index[..., self.padding_idx] if index.dtype == bool else index == self.padding_idx
-        return jnp.where(padding[..., None], 0, y)
+            return rows_of(self, x)
+        rows = len(self.weight)
+        index = as_index(self, x, rows)
+        if index.dtype == bool and index.shape[-1:] == (rows,):
+            return rows_of(self, index & (np.arange(rows) != self.padding_idx))
+        return jnp.where((index == self.padding_idx)[..., None], 0, rows_of(self, index))
 
     def _arguments(self) -> list[tuple[str, Any]]:
         shown: list[tuple[str, Any]] = [("", n) for n in self.weight.shape[-2:]]
@@ -91,6 +91,15 @@ def _row(who: str, index: Any, n: int) -> int:
     if index >= n:
         raise ValueError(f"{who} expects padding_idx from 0 to {n - 1}, got {index}.")
     return index
+
+
+def _zeroed(weight: jax.Array, row: int) -> jax.Array:
+    """A table with zeros in a row; outside of compiled code nothing is compiled for it."""
+    if is_tracer(weight):
+        return weight.at[row].set(0)
+    new = np.array(weight)
+    new[row] = 0
+    return jax.device_put(new)
 
 
 class EmbeddingBag(Module):
@@ -143,8 +152,8 @@ class EmbeddingBag(Module):
     def __call__(self, x: Any, offsets: Any = None) -> jax.Array:
         if isinstance(x, (list, tuple)) and offsets is None and all(map(np.ndim, x)):
             offsets = np.array([0, *accumulate(map(len, x))][:-1], np.int32)
-            x = [part for part in map(jnp.asarray, x) if part.size]  # an empty one has no type
-            x = jnp.concatenate(x) if x else jnp.zeros(0, int)
+            bags = [indices(bag) for bag in x if np.size(bag)]  # an empty one has no type
+            x = jnp.concatenate(bags) if bags else jnp.zeros(0, int)
         rows = rows_of(self, x)
         if offsets is not None:
             return like(rows, self._by_offsets(wide(rows), as_array(self, offsets)))
@@ -196,8 +205,8 @@ def rows_of(layer: Any, x: Any) -> jax.Array:
     rows = layer.weight.shape[0]
     index = as_index(layer, x, rows)
     if index.dtype != bool:
-        # A negative index would count from the end; here it is as wrong as one too large.
-        index = jnp.where(index < 0, rows, index)
+        # A negative index would count from the end, and one of 64 bits be cut to 32.
+        index = jnp.where((index < 0) | (index > rows), rows, index).astype(jnp.int32)
         return take_rows(layer.weight, index)
     if index.ndim == 0 or index.shape[-1] != rows:
         raise refuse(layer, f"(…, {rows}) where it is one-hot", index)
@@ -206,7 +215,8 @@ def rows_of(layer: Any, x: Any) -> jax.Array:
 
 def as_index(layer: Any, x: Any, rows: int) -> jax.Array:
     """Indices into a table, or one-hot input, as a JAX array; seen values are checked."""
-    index = jnp.asarray(x) if isinstance(x, (int, np.integer)) else as_array(layer, x)
+    x = np.asarray(x) if isinstance(x, (int, np.integer)) else x
+    index = indices(as_array(layer, fitting(x)))
     if index.dtype == bool:
         return index
     if not jnp.issubdtype(index.dtype, jnp.integer):
@@ -214,8 +224,9 @@ def as_index(layer: Any, x: Any, rows: int) -> jax.Array:
             layer, f"expects integers, got {short(index)}", "Convert them with x.astype(int)."
         )
     if not is_tracer(index) and index.size:
-        low, high = int(np.min(index)), int(np.max(index))
+        seen = x if isinstance(x, np.ndarray) else index
+        low, high = int(np.min(seen)), int(np.max(seen))
         if low < 0 or high >= rows:
             wrong = low if low < 0 else high
             raise unfit(layer, f"expects indices from 0 to {rows - 1}, got {wrong}")
-    return index.astype(jnp.int32) if index.dtype.itemsize < 4 else index
+    return index

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -122,11 +123,11 @@ class InstanceNorm(TrackedNorm):
         x = self.as_channels(x, 3)
         if not batch_mode(self):
             return normalised(self, x, wide(self.mean), wide(self.var))
-        n = x[0, ..., 0].size
+        n = math.prod(x.shape[1:-1])
         if n <= 1:
             raise unfit(self, f"expects more than one place per image, got {short(x)}")
         mean, var = moments(x, tuple(range(1, x.ndim - 1)), keepdims=True)
-        if self.mean is not None and is_training(self):
+        if self.mean is not None and is_training(self) and len(x):
             every = tuple(range(x.ndim - 1))
             track(self, mean.mean(every), (var * (n / (n - 1))).mean(every))
         return normalised(self, x, mean, var)

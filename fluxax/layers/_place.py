@@ -28,10 +28,11 @@ _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 def unfit(layer: Any, sentence: str, advice: str = "", who: str = "") -> InputError:
     """The error of a layer, or of a function such as `flatten`: who, what, and at which path.
 
-    A layer is called by its constructor in one line unless `who` has another name for it.
+    A layer is called by its constructor, if that is one line, unless `who` has another name for it.
     """
     if not who:
         who = repr(layer) if isinstance(layer, Module) else layer.__name__
+        who = type(layer).__name__ if "\n" in who else who
     return InputError(f"{who} {sentence}", place_of(layer), advice)
 
 

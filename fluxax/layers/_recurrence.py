@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from fluxax._errors import short
@@ -59,7 +60,8 @@ class Recurrence(Module):
 
     Raises:
         ValueError: for input that is not `(N, T, in)`.
-        TypeError: where `cell` cannot be called, or does not return a pair.
+        TypeError: where `cell` cannot be called, does not return a pair, or changes the shape or
+            type of its state.
 
     Called as `layer(x)` or `layer(x, state)`; keeps no state between calls.
 
@@ -88,7 +90,7 @@ class Recurrence(Module):
             state = self.cell.initialstates()
         times = jnp.swapaxes(x, 0, 1)  # (T, N, in)
         first, state = self._step(times[0], state)  # which gives the state its shape and type
-        state, rest = lax.scan(lambda s, now: self._step(now, s)[::-1], state, times[1:])
+        state, rest = lax.scan(lambda s, now: self._next(s, now), state, times[1:])
         ys = jax.tree.map(lambda y, more: jnp.concatenate([y[None], more]), first, rest)
         ys = jax.tree.map(lambda y: jnp.swapaxes(y, 0, 1), ys)  # (N, T, out)
         return (ys, state) if self.return_state else ys
@@ -100,8 +102,31 @@ class Recurrence(Module):
                 "Recurrence expects a cell that returns an output and a state, got "
                 f"{short(result)}. Return `y, state`."
             )
+        for y in jax.tree.leaves(result[0]):
+            if np.ndim(y) == 0:
+                raise TypeError(
+                    f"Recurrence expects a cell whose output has a batch axis, got {short(y)}."
+                )
         return result
+
+    def _next(self, state: Any, x: jax.Array) -> tuple[Any, Any]:
+        """A step in which the state is said to stay as it is, as a loop wants it."""
+        y, new = self._step(x, state)
+        old, now = jax.tree.leaves(state), jax.tree.leaves(new)
+        same = jax.tree.structure(state) == jax.tree.structure(new)
+        if not same or any(map(_differ, old, now)):
+            raise TypeError(
+                "Recurrence expects a cell whose state keeps its shape and type, got "
+                f"{', '.join(map(short, now)) or None} after {', '.join(map(short, old)) or None}."
+            )
+        return new, y
 
     def _arguments(self) -> list[tuple[str, Any]]:
         shown: list[tuple[str, Any]] = [("", self.cell)]
         return [*shown, ("return_state", True)] if self.return_state else shown
+
+
+def _differ(old: Any, new: Any) -> bool:
+    """Whether a part of a state is of another shape, or type; a Python number takes any type."""
+    free = getattr(old, "weak_type", False)
+    return old.shape != np.shape(new) or not (free or old.dtype == jnp.result_type(new))

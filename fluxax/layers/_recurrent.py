@@ -60,7 +60,7 @@ class Cell(Module):
         x = as_input(self, x, self.Wi)
         if x.ndim == 0 or x.shape[-1] != self.Wi.shape[0]:
             raise refuse(self, f"(…, {self.Wi.shape[0]})", x)
-        return run_cell(self, x, start(self, self, x.shape[:-1], state), "step")
+        return run_cell(self, x, start(self, self, x, x.shape[:-1], state), "step")
 
     def inputs(self, x: jax.Array) -> jax.Array:
         """The part of a step that does not depend on the state."""
@@ -227,13 +227,18 @@ class GRUv3Cell(GRUCell):
         return h, h
 
 
-def start(layer: Any, cell: Cell, batch: tuple[int, ...], state: Any) -> Any:
-    """The state to begin with: zeros, or what was given, for each observation or one for all."""
+def start(layer: Any, cell: Cell, x: Any, batch: tuple[int, ...], state: Any) -> Any:
+    """The state to begin with: zeros, or what was given, for each observation or one for all.
+
+    It is complex where something is that goes into the next one.
+    """
     zeros = cell.initial(batch)
-    if state is None:
-        return zeros
     state = tuple(state) if isinstance(state, list) else state
     try:
+        if any(map(jnp.iscomplexobj, jax.tree.leaves((x, cell, state)))):
+            zeros = jax.tree.map(lambda z: z.astype(jnp.result_type(z, jnp.complex64)), zeros)
+        if state is None:
+            return zeros
         return jax.tree.map(
             lambda z, s: jnp.broadcast_to(jnp.asarray(s, z.dtype), z.shape), zeros, state
         )
@@ -267,7 +272,7 @@ class Recurrent(Module):
         n_in = self.cell.Wi.shape[0]
         if x.ndim != 3 or x.shape[-1] != n_in:
             raise refuse(self, f"(N, T, {n_in})", x, sequence_advice(x, n_in))
-        state = start(self, self.cell, x.shape[:1], state)
+        state = start(self, self.cell, x, x.shape[:1], state)
         ys, state = run_cell(self.cell, jnp.swapaxes(x, 0, 1), state, "steps")
         ys = jnp.swapaxes(ys, 0, 1)  # (N, T, out)
         return (ys, state) if self.return_state else ys

@@ -43,7 +43,9 @@ def outputsize(
     model = Chain(*model) if type(model) in (list, tuple) else model
     _check("outputsize", model)
     for shape in shapes:
-        if not isinstance(shape, (tuple, list)) or not all(isinstance(n, int) for n in shape):
+        if not isinstance(shape, (tuple, list)) or not all(
+            isinstance(n, (int, np.integer)) for n in shape
+        ):
             raise TypeError(
                 f"outputsize expects shapes as tuples of integers, got {short(shape)}. "
                 "Write outputsize(model, (1, 28, 28, 1))."
@@ -61,11 +63,11 @@ def _arrays_of(out: Any) -> Any:
     return out
 
 
-def summary(model: Module, *inputs: Any) -> str:
+def summary(model: Any, *inputs: Any) -> str:
     """The printed model with what comes out of every layer; nothing is computed.
 
     Args:
-        model: a Module.
+        model: a Module, or a function.
         inputs: what it is called on, arrays or `jax.ShapeDtypeStruct`s.
 
     Returns:
@@ -113,8 +115,8 @@ def _recording(value: Any, path: _tree.Path, seen: dict[_tree.Path, str]) -> Any
     kind = _tree.kind_of(value)
     if kind is None:
         # A function in a list of layers; one in an attribute is an activation or the like.
-        listed = callable(value) and isinstance(path[-1], (SequenceKey, DictKey))
-        return _noted(value, path, seen) if listed else value
+        listed = not path or isinstance(path[-1], (SequenceKey, DictKey))
+        return _noted(value, path, seen) if listed and callable(value) else value
     for key, part in kind.parts(value):
         new = _recording(part, (*path, key), seen)
         if new is not part and kind.assign is not None:

@@ -14,6 +14,7 @@ from fluxax._activations import identity
 from fluxax._errors import short
 from fluxax._module import Module
 from fluxax.init import glorot_uniform
+from fluxax.kernels import of_one_type
 from fluxax.layers._conv import (
     AXES,
     Conv,
@@ -135,7 +136,8 @@ class ConvTranspose(Module):
         ]
         if min(sizes) < 1:
             raise unfit(self, f"expects a larger image for its padding, got {short(x)}")
-        weight = self.weight if self.flipkernel else lax.rev(self.weight, range(n))
+        x, weight = of_one_type(x, self.weight)
+        weight = weight if self.flipkernel else lax.rev(weight, range(n))
         y = lax.conv_general_dilated(
             x,
             self._by_group(weight),
@@ -169,7 +171,7 @@ class DepthwiseConv(Conv):
     """A Conv in which every input channel has its own kernels: `groups = in`.
 
     Args:
-        kernel: as in Conv.
+        kernel: its sizes, `(3, 3)` for images. Weights of your own go to `Conv(W, groups=in)`.
         in_: number of input channels.
         out: number of output channels, a multiple of `in`.
         activation: a function of an array.
@@ -188,6 +190,11 @@ class DepthwiseConv(Conv):
         self, kernel: tuple[int, ...], in_: int, out: int, *activation: Any, **options: Any
     ):
         who = type(self).__name__
+        if hasattr(kernel, "shape"):
+            raise TypeError(
+                f"{who} expects kernel as a tuple of sizes, got {short(kernel)}. For weights of "
+                "your own write Conv(weights, groups=in)."
+            )
         n_in, n_out = whole(who, "in", in_), whole(who, "out", out)
         if n_out % n_in:
             raise ValueError(f"{who} expects in to divide out={n_out}, got in={n_in}.")

@@ -61,9 +61,9 @@ class WeightNorm(Module):
         axis, n = flux_dims("WeightNorm", axis, dims), np.ndim(v)
         self.dims = tuple(range(n - 1)) if axis is None else axes_of("WeightNorm", axis, n)
         # With NumPy, since building a model compiles nothing; inside an objective it is traced.
-        exact = v if is_tracer(v) else np.asarray(v, np.float64)
-        norm = (exact * exact).sum(self.dims, keepdims=True) ** 0.5
-        self.g = jax.device_put(norm.astype(v.dtype))
+        exact: Any = wide(v) if is_tracer(v) else np.asarray(v, np.result_type(v.dtype, np.float64))
+        norm = (exact * exact.conj()).real.sum(self.dims, keepdims=True) ** 0.5
+        self.g = jax.device_put(norm.astype(jnp.finfo(v.dtype).dtype))
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         inner, _part = self._normalised(), ".layer"  # `_part`: see `_place.RUNNING`
@@ -77,7 +77,8 @@ class WeightNorm(Module):
     def _normalised(self) -> Any:
         """The layer with `w` in the place of `v`."""
         v = getattr(self.layer, self.which)
-        squares = jnp.sum(jnp.square(wide(v)), self.dims, keepdims=True)
+        square = jnp.real(v * jnp.conj(v)) if jnp.iscomplexobj(v) else jnp.square(wide(v))
+        squares = jnp.sum(square, self.dims, keepdims=True)
         norm = jnp.sqrt(jnp.where(squares == 0, 1, squares))  # of zeros: w = 0, with a derivative
         inner = object.__new__(type(self.layer))
         inner.__dict__.update(vars(self.layer))

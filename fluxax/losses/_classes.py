@@ -9,6 +9,7 @@ from jax import lax
 
 from fluxax._errors import check_numbers, short
 from fluxax._half import wide
+from fluxax._integers import indices
 from fluxax._jax import is_tracer
 from fluxax.losses._arguments import (
     Aggregate,
@@ -195,7 +196,7 @@ def focal_loss(
 def _pair(who: str, y_hat: Input, y: Input, axis: int) -> tuple[jax.Array, jax.Array, jnp.dtype]:
     """As `pair`, but integers without the class axis stay what they are: labels."""
     check_numbers(who, y_hat=y_hat, y=y)
-    y_hat, y = floating(y_hat), jnp.asarray(y)
+    y_hat, y = floating(y_hat), indices(y)
     _check_axis(who, "y_hat", y_hat, axis)
     if y.ndim != y_hat.ndim - 1 or jnp.iscomplexobj(y_hat):
         return pair(who, y_hat, y)

@@ -8,6 +8,7 @@ from jax import lax
 
 from fluxax._errors import check_numbers, short
 from fluxax._half import wide
+from fluxax._integers import indices
 from fluxax.losses._arguments import Aggregate, Input, aggregate, floating, mean
 
 #: The logarithm of "impossible". Not -∞, whose differences are NaN in the derivative.
@@ -35,8 +36,8 @@ def ctc_loss(
             blanks at its end. Any other label outside [0, K - 1) gives NaN.
         agg: what to do with the values, one per sequence; `mean` if not given.
         input_lengths: how many time steps of each sequence count, `(N,)`; all, if not given.
-        target_lengths: how many labels of each sequence count, `(N,)`: what stands behind them
-            may be anything. Lengths below 0 or above T and L give NaN.
+        target_lengths: how many labels of each sequence count, `(N,)`. What stands behind those
+            that count may be anything, NaN too. Lengths below 0 or above T and L give NaN.
 
     A sequence too long for its T steps gives ∞, and no gradient.
 
@@ -53,30 +54,31 @@ def ctc_loss(
     check_numbers("ctc_loss", y_hat=y_hat, y=y)
     if jnp.iscomplexobj(y_hat):
         raise TypeError(f"ctc_loss expects real numbers as `y_hat`, got {short(y_hat)}.")
-    y_hat, y = floating(y_hat), jnp.asarray(y)
+    y_hat, y = floating(y_hat), indices(y)
     fits = y_hat.ndim in (2, 3) and y.ndim == y_hat.ndim - 1 and y.shape[:-1] == y_hat.shape[:-2]
     if not fits or not (jnp.issubdtype(y.dtype, jnp.integer) or y.size == 0):
         raise ValueError(
             "ctc_loss expects scores (T, K) and integer labels (L,), or (N, T, K) and (N, L), "
             f"got {short(y_hat)} and {short(y)}."
         )
-    logp = jnp.maximum(jax.nn.log_softmax(wide(y_hat), -1), _NEVER)
-    y, there, blank = y.astype(jnp.int32), True, y_hat.shape[-1] - 1
+    dtype, y_hat, there, blank = y_hat.dtype, wide(y_hat), True, y_hat.shape[-1] - 1
+    y = jnp.where((y >= 0) & (y <= blank), y, blank + 1).astype(jnp.int32)
     if target_lengths is not None:
         counts, there = _within("target_lengths", target_lengths, y.shape)
         y = jnp.where(counts, y, blank)
     if input_lengths is not None:  # behind its end a sequence goes on with blanks, for certain
         counts, inside = _within("input_lengths", input_lengths, y_hat.shape[:-1])
-        blanks = jnp.where(jnp.arange(blank + 1) == blank, 0, _NEVER)
-        logp, there = jnp.where(counts[..., None], logp, blanks), there & inside
+        blanks = jnp.where(jnp.arange(blank + 1) == blank, 0, -jnp.inf)
+        y_hat, there = jnp.where(counts[..., None], y_hat, blanks), there & inside
+    logp = jnp.maximum(jax.nn.log_softmax(y_hat, -1), _NEVER)
     one = _sequence if y_hat.ndim == 2 else jax.vmap(_sequence)
-    return aggregate(agg, jnp.where(there, one(logp, y), jnp.nan), y_hat.dtype)
+    return aggregate(agg, jnp.where(there, one(logp, y), jnp.nan), dtype)
 
 
 def _within(name: str, lengths: Input, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     """Which places of each sequence count, and whether it has as many as that."""
     check_numbers("ctc_loss", **{name: lengths})
-    lengths = jnp.asarray(lengths)
+    lengths = indices(lengths)
     if lengths.shape != shape[:-1] or not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise ValueError(
             f"ctc_loss expects {name} as integers of shape {shape[:-1]}, got {short(lengths)}."
