@@ -15,9 +15,9 @@ class Before:
 
     def __init__(self, model: Any):
         self._trained = {id(a) for _, a in trainable_arrays(model)}
-        self._places = [
+        self._places: list[tuple[Any, Any, Any, Any]] = [
             (kind, owner, key, part)
-            for owner, kind in _containers(model)
+            for kind, owner in _containers(model)
             for key, part in kind.parts(owner)
             if _tree.is_array(part) or isinstance(part, tuple)
         ]
@@ -51,10 +51,10 @@ class Before:
         )
 
 
-def _containers(model: Any) -> list[tuple[Any, _tree.Kind]]:
-    """What of a model can be changed in place, each once."""
-    found = {id(v): (v, _tree.kind_of(v)) for _, v in _tree.walk_nodes(model)}
-    return [(v, kind) for v, kind in found.values() if kind is not None and kind.assign is not None]
+def _containers(model: Any) -> list[tuple[Any, Any]]:
+    """What of a model can be changed in place, each once, with how that is done."""
+    found = {id(v): (_tree.kind_of(v), v) for _, v in _tree.walk_nodes(model)}
+    return [(kind, v) for kind, v in found.values() if kind is not None and kind.assign is not None]
 
 
 def _now(kind: Any, owner: Any, key: Any, _: Any) -> Any:

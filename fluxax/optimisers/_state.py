@@ -22,6 +22,7 @@ from fluxax._compile._dispatch import duplicate
 from fluxax._errors import short
 from fluxax._jax import beside, is_key, is_tracer
 from fluxax._module import run
+from fluxax.optimisers._arrays import can_hold
 from fluxax.optimisers._hyper import value_at
 from fluxax.optimisers._rule import changed, check_rule, is_number, name_of
 from fluxax.optimisers._views import timed
@@ -160,7 +161,7 @@ class Leaf:
         self.token = Token()
         self.clock = 0  # which of the store's counts says how many steps were taken
         flat, self.structure = jax.tree.flatten(state)
-        self.slots = [store.place(value) for value in flat]
+        self.slots = [store.place(_first(rule, value, where)) for value in flat]
 
     @property
     def rule(self) -> Any:
@@ -224,7 +225,7 @@ class Leaf:
     def _fitting(self, value: Any, wanted: Any) -> Any:
         """A new state array, if it is one that can stand in an old one's place."""
         array = jnp.asarray(value) if _tree.is_array(value) or is_number(value) else None
-        if array is None or array.shape != wanted.shape or not _holds(wanted.dtype, array.dtype):
+        if array is None or array.shape != wanted.shape or not can_hold(wanted.dtype, array.dtype):
             raise ValueError(
                 f"The leaf at {self.where} expects {short(wanted)} in its state, "
                 f"got {short(value)}."
@@ -274,13 +275,17 @@ class Leaf:
         )
 
 
-def _holds(dtype: Any, other: Any) -> bool:
-    """Whether arrays of a dtype can take numbers of another one, rounded at most."""
-    kinds = (np.bool_, np.integer, np.floating, np.complexfloating)
-    mine, theirs = ([jnp.issubdtype(d, kind) for kind in kinds] for d in (dtype, other))
-    if not any(mine) or not any(theirs):  # such as random keys
-        return dtype == other
-    return theirs.index(True) <= mine.index(True)
+def _first(rule: Any, value: Any, where: str) -> Any:
+    """A state array as `init` gave it; a number as one, a whole one as a count."""
+    if isinstance(value, (bool, int, float)):
+        kind = np.bool_ if isinstance(value, bool) else type(value)
+        return np.asarray(value, jax.dtypes.canonicalize_dtype(kind))
+    if not isinstance(value, Shared) and not (_tree.is_array(value) or is_number(value)):
+        raise TypeError(
+            f"{type(rule).__name__} expects `init` to give a state of arrays, or None, "
+            f"got {short(value)} for the array at {where}."
+        )
+    return value
 
 
 _tree.register_kind(Leaf, None)
