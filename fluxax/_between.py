@@ -54,8 +54,8 @@ def _seen(function: Callable[..., T]) -> Callable[..., T]:
     def call(*arguments: Any) -> T:
         said = _said.setdefault(threading.get_ident(), [])
         depth = len(said)
-        said.append(function.__code__)
-        try:
+        try:  # from here on, as a Ctrl-C may come as soon as it is said
+            said.append(function.__code__)
             return function(*arguments)
         finally:
             del said[depth:]

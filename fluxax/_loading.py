@@ -36,7 +36,7 @@ def loadmodel(model: Any, new: Any, *, filter: Callable[[Any], bool] | None = No
 
     Raises:
         ValueError: if the two differ in structure, in a shape or in the kind of numbers (complex
-            ones do not fit a real model); nothing is changed then.
+            ones do not fit a real model), or a whole number is too large; nothing is changed then.
         TypeError: if `filter` is no function.
 
     Example:
@@ -56,19 +56,33 @@ def loadmodel(model: Any, new: Any, *, filter: Callable[[Any], bool] | None = No
     mine, theirs = (dict(_places(tree, keep)) for tree in (model, new))
     _check_structure(mine, theirs)
     mine = {key: array for key, array in mine.items() if array is not None}
-    _check_ties(mine, theirs)
-    numbers: dict[int, Any] = {}
+    given = {
+        k: np.zeros(old.shape, bool) if theirs[k] is None else theirs[k] for k, old in mine.items()
+    }
     for key, old in mine.items():
-        given = np.zeros(old.shape, bool) if theirs[key] is None else theirs[key]
-        if old.shape != given.shape or not _holds(old, given):
-            raise ValueError(f"loadmodel expects {short(old)} at {_name(key)}, got {short(given)}.")
-        numbers[id(old)] = given
+        if old.shape != given[key].shape or not _holds(old, given[key]):
+            raise ValueError(
+                f"loadmodel expects {short(old)} at {_name(key)}, got {short(given[key])}."
+            )
+        _check_range(key, old, given[key])
+    _check_ties(mine, given)
+    # all of them are made before the first is put into its place
+    fresh = {id(old): _own(given[key], old) for key, old in mine.items()}
+    return _put_all(model, fresh)
 
-    def own(path: _tree.Path, old: Any) -> Any:
-        del path
-        return _own(numbers[id(old)], old) if id(old) in numbers else old
 
-    return put(model, own)
+def _put_all(model: Any, fresh: dict[int, Any]) -> Any:
+    """Put arrays in the places of others, by their ids; also if a Ctrl-C falls in between."""
+    interrupted: KeyboardInterrupt | None = None
+    while True:
+        try:
+            model = put(model, lambda _, old: fresh.get(id(old), old))
+            break
+        except KeyboardInterrupt as signal:
+            interrupted = signal
+    if interrupted is not None:
+        raise interrupted
+    return model
 
 
 #: The names on a path, one by one: `.a` and `.b` are not one `.a.b`. In a list from which parts
@@ -126,9 +140,28 @@ def _holds(old: Any, new: Any) -> bool:
     """Whether an array can take the numbers of another one, rounded at most."""
     if is_key(old) or is_key(new):
         return old.dtype == new.dtype
-    kinds = (np.bool_, np.integer, np.floating, np.complexfloating)
-    a, b = (next(i for i, k in enumerate(kinds) if jnp.issubdtype(x.dtype, k)) for x in (old, new))
-    return b <= a
+    return 0 <= _kind(new) <= _kind(old)
+
+
+def _check_range(key: _Key, old: Any, new: Any) -> None:
+    """Whole numbers must fit: what is too large for them would not be rounded, but wrapped."""
+    if is_key(old) or not _kind(old) == _kind(new) == _WHOLE or is_tracer(old) or is_tracer(new):
+        return
+    host = np.asarray(new)
+    if not (host.astype(old.dtype) == host).all():
+        raise ValueError(
+            f"loadmodel expects numbers that {short(old)} can hold at {_name(key)}, got "
+            f"{short(new)} from {host.min()} to {host.max()}."
+        )
+
+
+_KINDS = (np.bool_, np.integer, np.floating, np.complexfloating)
+_WHOLE = 1
+
+
+def _kind(array: Any) -> int:
+    """Which kind of numbers an array has; -1 for what are none, such as text."""
+    return next((i for i, k in enumerate(_KINDS) if jnp.issubdtype(array.dtype, k)), -1)
 
 
 def _own(new: Any, old: Any) -> Any:
@@ -146,13 +179,22 @@ def _own(new: Any, old: Any) -> Any:
     return beside(np.array(new, old.dtype), old)
 
 
-def _check_ties(mine: dict[_Key, Any], theirs: dict[_Key, Any]) -> None:
+def _check_ties(mine: dict[_Key, Any], given: dict[_Key, Any]) -> None:
     first: dict[int, _Key] = {}
     for key, array in mine.items():
         before = first.setdefault(id(array), key)
-        a, b = theirs[before], theirs[key]
-        if a is not b and not bool((jnp.asarray(a) == jnp.asarray(b)).all()):
+        a, b = given[before], given[key]
+        if a is not b and not _same(a, b):
             raise ValueError(
                 f"loadmodel expects one value for the tied {_name(before)} and {_name(key)}, "
                 "got two. Untie them first."
             )
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two arrays of one shape hold the same numbers, NaN as well."""
+    if is_key(a) or is_key(b):
+        return bool((a == b).all())
+    if is_tracer(a) or is_tracer(b):
+        return bool(jnp.array_equal(a, b))
+    return bool(np.array_equal(np.asarray(a), np.asarray(b), equal_nan=_kind(a) > _WHOLE))

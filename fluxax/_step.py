@@ -27,6 +27,7 @@ from fluxax._implicit._styles import check_held, check_loss
 from fluxax._jax import ArrayImpl, beside
 from fluxax._parameters import put
 from fluxax._plans import Plan, find_plan, frozen_modules, new_purpose
+from fluxax._put_back import Before
 from fluxax.kernels import chosen, options_for
 from fluxax.optimisers import _apply
 from fluxax.optimisers._match import match_model
@@ -298,11 +299,16 @@ def _uncompiled(
     """The same step for a loss that cannot be compiled."""
     if not bool(alive):
         return Step(float("nan"), False)
-    value, grads = _eager.value_and_gradients(
-        loss, args, differentiated, _eager.Guard(frozen_modules(opt_state, model))
-    )
-    arrays = [first_of(value), *jax.tree.leaves(grads[0])]
-    good = _eager.all_finite(arrays)
-    if good:
-        update(opt_state, model, grads[0])
+    before = Before(model)
+    try:
+        value, grads = _eager.value_and_gradients(
+            loss, args, differentiated, _eager.Guard(frozen_modules(opt_state, model))
+        )
+        arrays = [first_of(value), *jax.tree.leaves(grads[0])]
+        good = _eager.all_finite(arrays)
+        if good:
+            update(opt_state, model, grads[0])
+    except BaseException:
+        before.put_back()
+        raise
     return Step(value, good)

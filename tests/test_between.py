@@ -237,3 +237,21 @@ def test_what_a_ctrl_c_left_in_the_lists_keeps_nobody_waiting(thread):
     repr(opt_state)
     assert not _between._waiting
     assert steps_of(model) == 2
+
+
+class Interrupted(list):
+    """Python looks at signals as soon as something was appended."""
+
+    def append(self, code):
+        super().append(code)
+        raise KeyboardInterrupt
+
+
+def test_a_ctrl_c_as_a_function_says_that_it_runs_leaves_nothing_said(monkeypatch):
+    """As on Python 3.11; else whoever reads would wait for a step that is over."""
+    monkeypatch.setattr(_between, "_SAY", True)
+    said = Interrupted()
+    monkeypatch.setitem(_between._said, threading.get_ident(), said)
+    with pytest.raises(KeyboardInterrupt):
+        _between._seen(lambda: None)()
+    assert said == []

@@ -44,6 +44,39 @@ def test_plain_values_come_back_with_type_and_bits(value, path):
     assert type(fx.load(path, value=0)["value"]) is type(value)
 
 
+@pytest.mark.parametrize(
+    "text", [np.str_(""), np.bytes_(b""), np.str_("a\0b\0"), np.bytes_(b"a\0")]
+)
+def test_text_of_numpys_comes_back(text, path):
+    fx.save(path, text=text)
+    found = fx.load(path)["text"]
+    assert type(found) is type(text)
+    assert found == text
+    assert len(found) == len(text)
+
+
+def test_raw_bytes_in_an_array_come_back(path):
+    array = np.array([b"abc", b"\0\1\2"], "V3")
+    fx.save(path, array=array)
+    found = fx.load(path)["array"]
+    assert found.dtype == array.dtype
+    assert found.tobytes() == array.tobytes()
+
+
+def test_names_like_paths_are_kept_apart(path):
+    """A thing, or a key, may be called as the path to another array is printed."""
+    things = {"m": {"w": jnp.ones(2), "x']['y": jnp.full(2, 2.0), "x": {"y": jnp.full(2, 3.0)}}}
+    things["m['w']"] = jnp.zeros(2)
+    things["m['x']['y']"] = np.full(1, 4.0)
+    fx.save(path, **things)
+    found = fx.load(path)
+    assert found["m"]["w"].tolist() == [1, 1]
+    assert found["m"]["x']['y"].tolist() == [2, 2]
+    assert found["m"]["x"]["y"].tolist() == [3, 3]
+    assert found["m['w']"].tolist() == [0, 0]
+    assert found["m['x']['y']"].tolist() == [4]
+
+
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
     lambda inner: (

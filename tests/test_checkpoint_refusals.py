@@ -146,6 +146,20 @@ def test_what_fits_is_filled_and_converted_without_strict(path):
     assert other.layers[3].weight.shape == (3, 5)
 
 
+def test_a_state_that_is_left_since_rules_differ_is_said_to_be(path):
+    def state(last):
+        model = {"w": jnp.ones(1)}
+        opt_state = fx.setup(fx.OptimiserChain(fx.Momentum(), last), model)
+        fx.update(opt_state, model, {"w": jnp.ones(1)})
+        return opt_state
+
+    fx.save(path, o=state(fx.WeightDecay()))
+    now = fx.setup(fx.OptimiserChain(fx.Momentum(), fx.SignDecay()), {"w": jnp.ones(1)})
+    with pytest.warns(UserWarning, match=r"o\['w'\].state: that of other rules.*: left as it is"):
+        fx.load(path, strict=False, o=now)
+    assert not now["w"].state[0].any()
+
+
 def test_a_name_that_is_not_there(path):
     fx.save(path, model=fx.Dense(1, 1), epoch=1)
     with pytest.raises(ValueError, match="opt: not in the checkpoint, which has model, epoch"):
@@ -207,6 +221,13 @@ def test_traced_and_donated_arrays_are_refused(path):
         ValueError, match=r"got one at x\['w'\] whose memory a JAX program has taken"
     ):
         fx.save(path, x={"w": gone})
+
+
+def test_a_number_of_too_many_digits(path):
+    with pytest.raises(ValueError, match="save expects whole numbers of at most 13000 bits"):
+        fx.save(path, n=10**5000)
+    fx.save(path, n=10**3900)
+    assert fx.load(path)["n"] == 10**3900
 
 
 def test_paths(tmp_path):

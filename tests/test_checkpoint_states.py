@@ -292,3 +292,30 @@ def test_other_loaders_and_all_or_nothing(path):
     assert fx.load(path, one=one)["one"] is one
     assert one.at == 5
     assert fx.load(path)["two"] == {"at": 6}
+
+
+class DataLoader:
+    """Somebody else's class, called as ours."""
+
+    def __init__(self):
+        self.at = 0
+
+    def state_dict(self):
+        return {"at": self.at}
+
+    def load_state_dict(self, state):
+        self.at = state["at"]
+
+
+class Random(DataLoader):
+    pass
+
+
+@pytest.mark.parametrize("make", [DataLoader, Random])
+def test_a_class_of_others_may_be_called_as_one_that_is_known(make, path):
+    source = make()
+    source.at = 3
+    fx.save(path, source=source)
+    assert fx.load(path)["source"] == {"at": 3}
+    fx.load(path, source=(new := make()))
+    assert new.at == 3

@@ -78,3 +78,20 @@ def test_folds_in_time(case):
         assert [plain(f) for f in fx.timefolds(n, k, **options)] == [
             ([*train], [*val]) for train, val in expected
         ]
+
+
+MIXED = {
+    "text and numbers": np.array(["a", 1] * 3, object),
+    "none": [None, 1] * 3,
+    "nested": [[1], [2, 3]] * 3,
+}
+
+
+@pytest.mark.parametrize("labels", MIXED)
+@pytest.mark.parametrize("who", ["kfolds", "splitobs"])
+def test_labels_of_several_sorts_are_refused(who, labels):
+    split = getattr(fx, who)
+    with pytest.raises(
+        (TypeError, ValueError), match=f"{who} expects (labels of one sort|one label)"
+    ):
+        split(6, 2 if who == "kfolds" else 0.5, stratified=MIXED[labels])

@@ -135,6 +135,29 @@ def test_filterobs_and_groupobs(array):
     assert fx.groupobs(len, X, axis=1)[6].tolist() == X.tolist()
 
 
+class Noisy:
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, i):
+        return i + fx.obsrng().normal()
+
+
+def test_random_observations_in_batches_follow_the_seed_or_the_loader():
+    view = fx.BatchView(Noisy(), 2)
+    first, again = view[0], view[0]
+    assert (first != again).all()
+    for _ in range(2):
+        fx.seed(3)
+        seeded = view[0].tolist(), view[1].tolist()
+    fx.seed(3)
+    assert seeded == (view[0].tolist(), view[1].tolist())
+    loader = fx.DataLoader(view, 1, rng=0)
+    epochs = [[x.tolist() for x in loader] for _ in range(2)]
+    assert epochs[0] != epochs[1]
+    assert epochs[0] == [x.tolist() for x in fx.DataLoader(view, 1, rng=0, workers=2)]
+
+
 def test_randobs():
     data = np.arange(5), list("abcde")
     x, y = fx.randobs(data, 400, rng=0)
@@ -284,7 +307,11 @@ REFUSED = {
         ValueError,
         "timefolds expects k of at least 1, got 0.",
     ),
-    "many folds": (lambda: fx.timefolds(X, 9), ValueError, "timefolds expects size from 1 to 6"),
+    "many folds": (
+        lambda: fx.timefolds(X, 9),
+        ValueError,
+        "timefolds expects more than k=9 observations, got 6",
+    ),
     "Flux's parallel": (
         lambda: fx.DataLoader(X, parallel=True),
         TypeError,

@@ -25,7 +25,7 @@ FLOORS = [
     ["_tree", "_compilation_cache", "_stopping", "_softmax"],
     ["_module"],
     ["_parameters"],
-    ["_loading", "_remake"],
+    ["_loading", "_put_back", "_remake"],
     ["_implicit"],
     ["_show", "init", "_activations", "_destructure"],
     ["kernels"],

@@ -99,6 +99,50 @@ def test_ctrl_c_while_compiling_leaves_whole_steps() -> None:
         after_ctrl_c(max(1, count // 2), file, whole)
 
 
+def test_ctrl_c_in_an_uncompiled_step_leaves_a_whole_step() -> None:
+    """What layers wrote stands for as many steps as the parameters took."""
+
+    def loss(m: Any, x: Any) -> Any:
+        value = (m(x) ** 2).mean()
+        return value if float(value) >= 0 else -value
+
+    def setting() -> tuple[Any, Any]:
+        model = fx.Chain(fx.Dense(2, 3, rng=0), fx.BatchNorm(3), fx.Dense(3, 1, rng=1))
+        return model, fx.setup(fx.Adam(0.1), model)
+
+    x = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
+    model, opt_state = setting()
+    whole = [snapshot(model, opt_state)]
+    with fx.eager():
+        fx.trainstep(loss, model, (x,), opt_state)
+        whole.append(snapshot(model, opt_state))
+        with CtrlC() as lines:
+            fx.trainstep(loss, model, (x,), opt_state)
+        done = []
+        for file in ("/_step.py", "/optimisers/_update.py"):
+            for n in range(1, lines.counts[file] + 1, 3):
+                model, opt_state = setting()
+                if interrupted(
+                    n, file, lambda m=model, o=opt_state: fx.trainstep(loss, m, (x,), o)
+                ):
+                    now = snapshot(model, opt_state)
+                    assert now in whole, f"half a step after line {n} of {file}"
+                    done.append(whole.index(now))
+    assert done
+
+
+def test_ctrl_c_in_loadmodel_leaves_one_model_or_the_other() -> None:
+    numbers = lambda m: [float(np.asarray(a).ravel()[0]) for _, a in _tree.arrays(m)]
+    made = lambda value: [{"w": np.full(2, value, "f")} for _ in range(4)]
+    with CtrlC() as lines:
+        fx.loadmodel(made(0.0), made(1.0))
+    total = lines.counts.total()
+    for n in range(1, total, max(1, total // 150)):
+        model = made(0.0)
+        interrupted(n, "", lambda m=model: fx.loadmodel(m, made(1.0)))
+        assert len(set(numbers(model))) == 1, n
+
+
 def _with(data: Any) -> tuple[Any, Any, Any]:
     model = net()
     return model, data, fx.setup(RULES[2], model)

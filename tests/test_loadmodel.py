@@ -153,6 +153,45 @@ def test_modules_are_the_layers_once() -> None:
     assert fx.modules([jnp.ones(1)]) == []
 
 
+class Biased(fx.Module):
+    def __init__(self, bias: Any) -> None:
+        self.bias = bias
+
+
+def test_tied_places_take_what_is_none_and_what_is_no_number() -> None:
+    w = jnp.ones(3)
+    tied = [Biased(w), Biased(w)]
+    fx.loadmodel(tied, [Biased(False), Biased(jnp.zeros(3))])
+    assert tied[0].bias is tied[1].bias
+    assert not tied[0].bias.any()
+    with pytest.raises(ValueError, match="one value for the tied"):
+        fx.loadmodel(tied, [Biased(None), Biased(jnp.ones(3))])
+    nan = [Biased(np.full(3, np.nan)) for _ in range(2)]
+    assert np.isnan(fx.loadmodel(tied, nan)[1].bias).all()
+
+
+@pytest.mark.parametrize(
+    "new, message",
+    [
+        ({"a": np.ones(3), "b": np.ones(2)}, r"expects f32\[3\] at model\['b'\], got f64\[2\]"),
+        ({"a": np.array(list("abc"))}, r"expects f32\[3\] at model\['a'\], got str"),
+        ({"a": np.array([1, None, 3])}, r"expects f32\[3\] at model\['a'\], got object"),
+        ({"k": jax.random.key(1), "j": np.ones(())}, r"expects key<fry>\[\] at model\['j'\]"),
+        (
+            {"n": np.array([1, 1000])},
+            r"numbers that i8\[2\] can hold at model\['n'\], got .*1 to 1000",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_place(new: Any, message: str) -> None:
+    w, key = jnp.ones(3), jax.random.key(0)
+    whole = {"a": w, "b": w, "k": key, "j": key, "n": jnp.zeros(2, jnp.int8)}
+    model = {name: whole[name] for name in new}
+    with pytest.raises(ValueError, match=message):
+        fx.loadmodel(model, new)
+    assert all(model[name] is whole[name] for name in new)
+
+
 def test_modules_inside_an_objective_are_the_traced_ones() -> None:
     model = fx.Chain(fx.Dense(2, 3), fx.Dense(3, 1))
     penalty = lambda m: sum(

@@ -217,3 +217,18 @@ REFUSED = [
 def test_a_chain_that_goes_uphill_is_refused(opts: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         fx.setup(fx.MixedPrecision(fx.OptimiserChain(*opts, fx.EMA())), {"w": jnp.ones(2)})
+
+
+@pytest.mark.parametrize(
+    "tx", [optax.add_noise(0.1, 0.5, 0), optax.apply_if_finite(optax.sgd(1.0), 3)]
+)
+def test_a_state_with_keys_or_flags_is_put_back(tx: Any) -> None:
+    model = {"a": jnp.ones(3)}
+    opt_state = fx.setup(tx, model)
+    data = lambda a: jax.random.key_data(a) if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else a
+    seen = lambda: [np.asarray(data(a)).tolist() for a in jax.tree.leaves(opt_state["a"].state)]
+    kept, before = opt_state["a"].state, seen()
+    fx.update(opt_state, model, {"a": jnp.full(3, jnp.nan)})
+    assert seen() != before
+    opt_state["a"].state = kept
+    assert seen() == before

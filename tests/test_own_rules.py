@@ -115,3 +115,59 @@ def test_a_class_with_the_methods_that_is_no_dataclass_is_told_what_it_lacks() -
     message = r"got an Undecorated\. A rule of your own is a dataclass: .* with @dataclass\."
     with pytest.raises(TypeError, match=message):
         fx.setup(Undecorated(), {"w": jnp.ones(2)})
+
+
+def rule_of(init: Any, apply: Any, *, elementwise: bool) -> Any:
+    """A rule of one's own from two functions."""
+    body = {
+        "__annotations__": {"eta": float},
+        "eta": 0.5,
+        "elementwise": elementwise,
+        "init": lambda self, x: init(x),
+        "apply": lambda self, state, x, dx: apply(self, state, x, dx),
+    }
+    return dataclass(type("Own", (fx.Rule,), body))()
+
+
+WRONG = {
+    "no pair": (lambda x: None, lambda r, s, x, dx: dx, "a new state and a step, got f32[3]"),
+    "a state of another shape": (jnp.zeros_like, lambda r, s, x, dx: (jnp.ones(2), dx), "f32[2]"),
+    "a state of other numbers": (
+        lambda x: jnp.zeros(x.shape, jnp.int32),
+        lambda r, s, x, dx: (s + 0.5, dx),
+        "a state as it was (i32[3], nested as `init` gave it), got f32[3]",
+    ),
+    "no state any more": (jnp.zeros_like, lambda r, s, x, dx: (None, dx), "got None"),
+    "a larger step": (lambda x: None, lambda r, s, x, dx: (s, dx[:, None]), "got f32[3,1]"),
+    "a shorter step": (lambda x: None, lambda r, s, x, dx: (s, dx[:2]), "shape (3,), got f32[2]"),
+    "a complex step": (lambda x: None, lambda r, s, x, dx: (s, 1j * dx), "got c64[3]"),
+    "text": (lambda x: None, lambda r, s, x, dx: (s, "dx"), "got 'dx'"),
+    "text in a state": (lambda x: "s", lambda r, s, x, dx: (s, dx), "`init` to give a state of"),
+}
+
+
+@pytest.mark.parametrize("elementwise", [False, True])
+@pytest.mark.parametrize("case", WRONG)
+def test_what_a_rule_of_ones_own_gives_wrongly_is_named(case: str, elementwise: bool) -> None:
+    init, apply, said = WRONG[case]
+    model = {"a": jnp.ones(3), "b": jnp.ones(3)}
+    rule, grads = rule_of(init, apply, elementwise=elementwise), {k: jnp.ones(3) for k in model}
+    with pytest.raises(TypeError) as error:
+        fx.update(fx.setup(rule, model), model, grads)
+    assert str(error.value).startswith("Own expects `")
+    assert said in str(error.value)
+    assert model["a"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("n", [3, 5000])
+@pytest.mark.parametrize("first", [0, 0.0])
+def test_numbers_are_a_step_and_a_state_too(first: Any, n: int) -> None:
+    rule = rule_of(lambda x: first, lambda r, s, x, dx: (s + 1, r.eta), elementwise=True)
+    constant = rule_of(jnp.zeros_like, lambda r, s, x, dx: (s + dx, 0.25), elementwise=True)
+    for each, step in ((rule, 0.5), (constant, 0.25)):
+        model = {"a": jnp.ones(n), "b": jnp.ones(n)}
+        opt_state = fx.setup(each, model)
+        for _ in range(2):
+            fx.update(opt_state, model, {"a": jnp.ones(n), "b": jnp.ones(n)})
+        assert (model["a"] == 1 - 2 * step).all()
+        assert (np.asarray(opt_state["b"].state) == 2).all()

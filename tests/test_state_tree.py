@@ -382,3 +382,19 @@ def test_copies_are_equal_and_their_own(again: Any) -> None:
     fx.thaw(other)
     assert tree.layers.enc.weight.rule.eta == 0.1
     assert tree.layers.enc.bias.frozen
+
+
+@pytest.mark.parametrize("n", [3, 5000])
+@pytest.mark.parametrize("bad", ["abc", np.ones(2, "f"), np.ones(1, "f"), 1.0, None, "complex"])
+def test_a_state_that_does_not_fit_is_refused_as_a_whole(bad: object, n: int) -> None:
+    opt_state = fx.setup(fx.Adam(0.1), {"a": jnp.ones(n), "b": jnp.ones(n)})
+    m, v, kept = opt_state["a"].state
+    wrong = np.ones(n, complex) if isinstance(bad, str) and bad == "complex" else bad
+    with pytest.raises(ValueError, match=r"The leaf at .*\['a'\] expects"):
+        opt_state["a"].state = m + 1, wrong, kept
+    assert not np.asarray(opt_state["a"].state[0]).any()
+    with pytest.raises(ValueError, match=r"expects i32\[\] in its state"):
+        opt_state["a"].state = m + 1, v, kept._replace(steps=1.5)
+    opt_state["a"].state = m + 1, np.asarray(v) + 2, kept._replace(steps=4)
+    m, v, kept = opt_state["a"].state
+    assert (float(m[-1]), float(v[0]), int(kept.steps)) == (1, 2, 4)

@@ -80,7 +80,7 @@ def stored(array: Any, where: str) -> Stored:
         raise TypeError(
             f"save expects arrays of numbers or text, got one of dtype {host.dtype} at {where}."
         )
-    named = host.dtype.isnative and host.dtype.kind not in "mMSU"
+    named = host.dtype.isnative and host.dtype.kind not in "mMSU" and host.dtype.type is not np.void
     info["dtype"] = host.dtype.name if named else host.dtype.str
     info["shape"] = list(host.shape)
     flat = np.ascontiguousarray(host).reshape(-1)

@@ -47,7 +47,11 @@ def _fill_states(filling: Filling, saved: dict[str, Any], leaf: Leaf, path: _tre
     wanted = jax.tree.leaves(leaf.abstract_state())
     here, there = list(rules_in(leaf.rule)), list(_rules_in(saved["rule"]))
     if [type(rule).__name__ for rule in here] != [note["rule"] for note in there]:
-        return  # `fill_rule` noted it
+        if saved[
+            "state"
+        ]:  # `fill_rule` noted the rules; but all of the state stays, not theirs alone
+            filling.note((*path, ".state"), "that of other rules in the checkpoint than here")
+        return
     rules = {id(rule): note for rule, note in zip(here, there, strict=True)}
     notes = completed(leaf, saved["state"], lambda rule: _beta(rule, rules[id(rule)]))
     theirs = [_said(filling, note) for note in notes]

@@ -15,6 +15,7 @@ from fluxax._checkpoint._values import encoded, is_plain
 from fluxax._errors import short
 from fluxax._implicit._params import Params
 from fluxax._module import Module
+from fluxax.data._loader import DataLoader
 from fluxax.optimisers._keep import states_of
 from fluxax.optimisers._remember import by_params, remembers
 from fluxax.optimisers._rule import fields_of, is_rule
@@ -68,7 +69,7 @@ class Writer:
             return self._container(value, path, root, lenient)
         position = position_of(value)
         if position is not None:
-            return {"position": type(value).__name__, "state": encoded(position)}
+            return {"position": _sort(value), "state": encoded(position)}
         if not lenient:
             raise _refused(value, _tree.path_string(path, root))
         return {"other": description(value)}
@@ -101,8 +102,11 @@ class Writer:
     def _array(self, array: Any, where: str) -> str:
         """The name of an array in the file; a tied array has one name."""
         if id(array) not in self._names:
-            self._names[id(array)] = array, where
-            self.arrays[where] = stored(array, where)
+            name = where
+            while name in self.arrays:  # a thing or a key may be called like a path
+                name += "'"
+            self.arrays[name] = stored(array, where)
+            self._names[id(array)] = array, name
         return self._names[id(array)][1]
 
     def _leaf(self, leaf: Leaf, where: str) -> int:
@@ -158,6 +162,16 @@ def position_of(value: Any) -> Any:
 
 
 FOLLOWS = "follows fx.seed as loader"
+
+
+def _sort(value: Any) -> str:
+    """What a position is of: the name of a class, with its module if it is called like one we know.
+
+    `_sense` knows what a position of ours, of NumPy's or of Python's must be.
+    """
+    name, module = type(value).__name__, type(value).__module__
+    known = {"DataLoader": DataLoader, "Generator": np.random.Generator, "Random": random.Random}
+    return name if type(value) is known.get(name, type(value)) else f"{module}.{name}"
 
 
 def _plain_arrays(state: Any) -> Any:

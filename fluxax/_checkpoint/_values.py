@@ -24,9 +24,17 @@ def is_plain(value: Any) -> bool:
     return type(value) is dict and all(is_plain(k) and is_plain(v) for k, v in value.items())
 
 
+_MOST_BITS = 13_000  # what Python reads as decimal digits again
+
+
 def encoded(value: Any) -> Any:
     """A plain value as JSON."""
     kind = type(value)
+    if kind is int and value.bit_length() > _MOST_BITS:
+        raise ValueError(
+            f"save expects whole numbers of at most {_MOST_BITS} bits, got one of "
+            f"{value.bit_length()}. Save it as text or as bytes."
+        )
     if value is None or kind in (bool, int, str):
         return value
     if kind is float:
@@ -39,7 +47,8 @@ def encoded(value: Any) -> Any:
         return {
             "scalar": [
                 value.dtype.str if value.dtype.kind in "mMSU" else value.dtype.name,
-                base64.b64encode(value.tobytes()).decode(),
+                # of empty text NumPy gives one character
+                base64.b64encode(value.tobytes()[: value.dtype.itemsize]).decode(),
             ]
         }
     if kind is list:
@@ -60,7 +69,13 @@ def decoded(note: Any) -> Any:
 
 
 def _scalar(inside: Any) -> Any:
-    return np.frombuffer(base64.b64decode(inside[1]), np.dtype(inside[0]))[0]
+    dtype, data = np.dtype(inside[0]), base64.b64decode(inside[1])
+    if dtype.kind == "S":  # text as it is; an array would lose zeros at its end
+        return np.bytes_(data)
+    if dtype.kind == "U":
+        order = "be" if dtype.str[0] == ">" else "le"
+        return np.str_(data.decode(f"utf-32-{order}", "surrogatepass"))
+    return np.frombuffer(data, dtype)[0]
 
 
 _DECODERS: dict[str, Any] = {

@@ -9,7 +9,7 @@ import numpy as np
 from fluxax import _random
 from fluxax._errors import short
 from fluxax.data._observations import count
-from fluxax.data._split import part_of
+from fluxax.data._split import numbered, part_of
 
 
 def oversample(
@@ -108,13 +108,7 @@ def _members(who: str, data: Any, classes: Any, axis: int) -> list[np.ndarray]:
             f"{who} expects one class for each of {n} observations, got {short(labels)}. "
             "Pass labels, as `onecold` gives them."
         )
-    try:
-        _, group = np.unique(labels, return_inverse=True)
-    except TypeError:
-        raise TypeError(
-            f"{who} expects classes of one sort, which can be ordered, got {short(labels)} of "
-            "several. Pass numbers or text alone."
-        ) from None
+    group = numbered(who, "classes", labels)
     return [np.flatnonzero(group == g) for g in range(group.max(initial=-1) + 1)]
 
 

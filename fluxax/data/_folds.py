@@ -10,7 +10,7 @@ import numpy as np
 from fluxax import _random
 from fluxax._errors import short
 from fluxax.data._observations import count
-from fluxax.data._split import indices_of, part_of, slice_of
+from fluxax.data._split import indices_of, labelled, part_of, slice_of
 from fluxax.data._views import positive
 
 Folds = Iterator[tuple[Any, Any]]
@@ -42,6 +42,7 @@ def kfolds(
 
     Raises:
         ValueError: for a `k` out of range, or labels that do not fit the data.
+        TypeError: for labels of several sorts.
 
     Example:
         >>> import fluxax as fx
@@ -59,7 +60,7 @@ def kfolds(
         raise ValueError(f"kfolds expects k from 2 to {n}, the number of observations, got {k!r}.")
     order = _random.generator(rng).permutation(n) if shuffle else None
     if stratified is not None:
-        return _stratified(data, _labels(stratified, n), order, int(k), axis)
+        return _stratified(data, labelled("kfolds", stratified, n), order, int(k), axis)
     return (_fold(data, order, n, int(k), i, axis) for i in range(k))
 
 
@@ -70,16 +71,6 @@ def _fold(data: Any, order: Any, n: int, k: int, i: int, axis: int) -> tuple[Any
     if order is None:
         return part_of(data, rest, axis), slice_of(data, start, stop, axis)
     return part_of(data, order[rest], axis), part_of(data, order[start:stop], axis)
-
-
-def _labels(stratified: Any, n: int) -> np.ndarray:
-    labels = np.asarray(stratified)
-    if labels.ndim != 1 or len(labels) != n:
-        raise ValueError(
-            f"kfolds expects one label for each of {n} observations in `stratified`, "
-            f"got {short(labels)}."
-        )
-    return np.unique(labels, return_inverse=True)[1]
 
 
 def _stratified(data: Any, group: np.ndarray, order: Any, k: int, axis: int) -> Folds:
@@ -159,6 +150,8 @@ def timefolds(
     data = indices_of(data)
     n = count(data, axis, "timefolds")
     positive("timefolds", "k", k)
+    if size is None and k >= n:
+        raise ValueError(f"timefolds expects more than k={k} observations, got {n}. Take fewer.")
     size = n // (k + 1) if size is None else size
     for name, value in {"size": size, "window": 1 if window is None else window}.items():
         positive("timefolds", name, value, n)

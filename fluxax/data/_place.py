@@ -62,6 +62,17 @@ class Place:
         return f"observation{plural} {', '.join(map(str, indices[:_SHOWN]))}{more}"
 
 
+class Passed(Place):
+    """The place of who reads for somebody else: that one's random numbers, if there is one."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 0)
+        self._outer = now.place
+
+    def rng(self) -> np.random.Generator:
+        return _random.generator() if self._outer is None else self._outer.rng()
+
+
 class _Now(threading.local):
     place: Place | None = None
 

@@ -66,6 +66,7 @@ def splitobs(
 
     Raises:
         ValueError: for an `at` out of range, or labels that do not fit the data.
+        TypeError: for labels of several sorts.
 
     Example:
         >>> import fluxax as fx
@@ -79,7 +80,7 @@ def splitobs(
     if stratified is None:
         order = None if draw is None else draw.permutation(n)
         return tuple(_part(data, order, a, b, axis) for a, b in _bounds(cuts, n))
-    pieces = _stratify(np.asarray(stratified), cuts, n, draw)
+    pieces = _stratify(labelled("splitobs", stratified, n), cuts, n, draw)
     return tuple(part_of(data, piece, axis) for piece in pieces)
 
 
@@ -169,16 +170,35 @@ def _bounds(sizes: list[float], n: int) -> list[tuple[int, int]]:
     return list(zip(stops, [*stops[1:], n], strict=True))
 
 
-def _stratify(
-    labels: np.ndarray, sizes: list[float], n: int, draw: np.random.Generator | None
-) -> list[np.ndarray]:
+def labelled(who: str, stratified: Any, n: int) -> np.ndarray:
+    """By observation the number of its label, in the order of the labels."""
+    try:
+        labels = np.asarray(stratified)
+    except ValueError:  # lists of several lengths
+        labels = np.zeros((), object)
     if labels.ndim != 1 or len(labels) != n:
         raise ValueError(
-            f"splitobs expects one label for each of {n} observations in `stratified`, "
-            f"got {short(labels)}."
+            f"{who} expects one label for each of {n} observations in `stratified`, "
+            f"got {short(labels if labels.ndim else stratified)}."
         )
+    return numbered(who, "labels", labels)
+
+
+def numbered(who: str, what: str, labels: np.ndarray) -> np.ndarray:
+    """Labels by their number, in their order."""
+    try:
+        return np.unique(labels, return_inverse=True)[1]
+    except TypeError:
+        raise TypeError(
+            f"{who} expects {what} of one sort, which can be ordered, got {short(labels)} of "
+            "several. Pass numbers or text alone."
+        ) from None
+
+
+def _stratify(
+    group: np.ndarray, sizes: list[float], n: int, draw: np.random.Generator | None
+) -> list[np.ndarray]:
     members: list[list[np.ndarray]] = [[] for _ in range(len(sizes) + 1)]
-    _, group = np.unique(labels, return_inverse=True)
     for g in range(group.max(initial=-1) + 1):
         mine = np.flatnonzero(group == g)
         mine = mine if draw is None else draw.permutation(mine)

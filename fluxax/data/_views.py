@@ -11,7 +11,7 @@ import numpy as np
 from fluxax._errors import short
 from fluxax.data._observations import count, getobs, like_tuple, places
 from fluxax.data._options import checked_collate
-from fluxax.data._place import Place
+from fluxax.data._place import Passed
 from fluxax.data._reader import Reader
 
 
@@ -245,7 +245,7 @@ class BatchView(View):
 
     def _at(self, i: int) -> Any:
         start = i * self.batchsize
-        return self._reader(np.arange(start, min(start + self.batchsize, self.n)), Place(0, 0))
+        return self._reader(np.arange(start, min(start + self.batchsize, self.n)), Passed())
 
     def __repr__(self) -> str:
         rest = "" if self.partial else ", partial=False"

@@ -180,6 +180,7 @@ class _Step:
 
         def apply(state: list[Any], x: Any, dx: Any) -> tuple[list[Any], Any, Any]:
             new, out, taken = run(view, jax.tree.unflatten(first.structure, state), x, dx)
+            out = jnp.broadcast_to(out, x.shape)  # it may be one number
             return first.structure.flatten_up_to(new), out, taken
 
         old = [

@@ -47,6 +47,15 @@ def average(beta: Any, old: Any, new: Any) -> Any:
     return beta * old + (1 - beta) * new
 
 
+def can_hold(dtype: Any, other: Any) -> bool:
+    """Whether arrays of a dtype can take numbers of another one, rounded at most."""
+    kinds = (np.bool_, np.integer, np.floating, np.complexfloating)
+    mine, theirs = ([jnp.issubdtype(d, kind) for kind in kinds] for d in (dtype, other))
+    if not any(mine) or not any(theirs):  # such as random keys
+        return dtype == other
+    return theirs.index(True) <= mine.index(True)
+
+
 def wide_dtype(like: Any) -> Any:
     """The dtype for numbers that the dtype of an array is too narrow for: float32 or more."""
     return jnp.promote_types(real_dtype(like), np.float32)

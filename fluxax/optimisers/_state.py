@@ -22,8 +22,9 @@ from fluxax._compile._dispatch import duplicate
 from fluxax._errors import short
 from fluxax._jax import beside, is_key, is_tracer
 from fluxax._module import run
+from fluxax.optimisers._arrays import can_hold
 from fluxax.optimisers._hyper import value_at
-from fluxax.optimisers._rule import changed, check_rule, name_of
+from fluxax.optimisers._rule import changed, check_rule, is_number, name_of
 from fluxax.optimisers._views import timed
 
 
@@ -77,15 +78,19 @@ class Store:
             return self.arrays[slot.i]
         return self.arrays[slot.i][slot.row, : math.prod(shape)].reshape(shape)
 
-    def write(self, slot: Slot, value: Any) -> None:
-        """Put another array into a slot."""
-        if slot.sort == "count":
-            self.counts = jnp.asarray(self.counts).at[slot.i].set(value)
-        elif slot.row is None:
-            self.arrays[slot.i] = value.astype(self.arrays[slot.i].dtype)
-        else:
-            flat = value.astype(self.arrays[slot.i].dtype).ravel()
-            self.arrays[slot.i] = self.arrays[slot.i].at[slot.row, : flat.size].set(flat)
+    def write(self, new: list[tuple[Slot, Any]]) -> None:
+        """Put other arrays into slots, all by one assignment."""
+        arrays, counts = list(self.arrays), self.counts
+        for slot, value in new:
+            if slot.sort == "count":
+                counts = jnp.asarray(counts).at[slot.i].set(value)
+                continue
+            old = arrays[slot.i]
+            value = value if value.dtype == old.dtype else value.astype(old.dtype)
+            if slot.row is not None:
+                value = old.at[slot.row, : value.size].set(value.ravel())
+            arrays[slot.i] = value
+        self.arrays, self.counts, self.shared = arrays, counts, True
 
     def owned(self) -> None:
         """Make sure that nobody else holds the arrays, so that a program may use their memory."""
@@ -156,7 +161,7 @@ class Leaf:
         self.token = Token()
         self.clock = 0  # which of the store's counts says how many steps were taken
         flat, self.structure = jax.tree.flatten(state)
-        self.slots = [store.place(value) for value in flat]
+        self.slots = [store.place(_first(rule, value, where)) for value in flat]
 
     @property
     def rule(self) -> Any:
@@ -213,9 +218,19 @@ class Leaf:
                 f"The leaf at {self.where} expects a state of {self.structure.num_leaves} arrays "
                 f"as its rule makes it, got {short(value)}."
             )
-        for slot, new in zip(self.slots, flat, strict=True):
-            self.store.write(slot, jnp.asarray(new))
-        self.store.shared = True
+        wanted = jax.tree.leaves(self.abstract_state())
+        new = list(map(self._fitting, flat, wanted))
+        self.store.write(list(zip(self.slots, new, strict=True)))
+
+    def _fitting(self, value: Any, wanted: Any) -> Any:
+        """A new state array, if it is one that can stand in an old one's place."""
+        array = jnp.asarray(value) if _tree.is_array(value) or is_number(value) else None
+        if array is None or array.shape != wanted.shape or not can_hold(wanted.dtype, array.dtype):
+            raise ValueError(
+                f"The leaf at {self.where} expects {short(wanted)} in its state, "
+                f"got {short(value)}."
+            )
+        return array
 
     def peek(self) -> Any:
         return jax.tree.unflatten(
@@ -258,6 +273,19 @@ class Leaf:
         return mine[1] == theirs[1] and all(
             bool(jnp.array_equal(a, b)) for a, b in zip(mine[0], theirs[0], strict=True)
         )
+
+
+def _first(rule: Any, value: Any, where: str) -> Any:
+    """A state array as `init` gave it; a number as one, a whole one as a count."""
+    if isinstance(value, (bool, int, float)):
+        kind = np.bool_ if isinstance(value, bool) else type(value)
+        return np.asarray(value, jax.dtypes.canonicalize_dtype(kind))
+    if not isinstance(value, Shared) and not (_tree.is_array(value) or is_number(value)):
+        raise TypeError(
+            f"{type(rule).__name__} expects `init` to give a state of arrays, or None, "
+            f"got {short(value)} for the array at {where}."
+        )
+    return value
 
 
 _tree.register_kind(Leaf, None)

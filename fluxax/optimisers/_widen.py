@@ -45,12 +45,16 @@ def wide_apply(apply: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(apply)
     def wide(self: Any, state: Any, x: Any, dx: Any) -> Any:
-        state, step = apply(self, state, widened(x), widened(dx))
-        return state, jax.tree.map(lambda s: _rounded(s, x.dtype), step) if is_narrow(x) else step
+        result = apply(self, state, widened(x), widened(dx))
+        if not is_narrow(x):
+            return result
+        state, step = result
+        return state, jax.tree.map(lambda s: _rounded(s, x.dtype), step)
 
     return wide
 
 
 def _rounded(value: Any, dtype: Any) -> Any:
     """A step in some dtype; the flag beside it, if there is one, as it is."""
-    return value.astype(dtype) if jnp.issubdtype(value.dtype, np.inexact) else value
+    inexact = jnp.issubdtype(jnp.result_type(value), np.inexact)
+    return jnp.asarray(value, dtype) if inexact else value
