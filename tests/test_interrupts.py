@@ -94,9 +94,9 @@ def test_ctrl_c_while_compiling_leaves_whole_steps() -> None:
     jax.clear_caches()  # no other test may have left a trace
     with CtrlC() as lines:
         fx.train(mse, *_with(items(3)))
-    for file, count in lines.counts.items():
+    for file in sorted(lines.counts)[::3]:  # benchmarks/interrupts.py takes any moment
         fx.clear_cache()  # compile everything anew
-        after_ctrl_c(max(1, count // 2), file, whole)
+        after_ctrl_c(max(1, lines.counts[file] // 2), file, whole)
 
 
 def test_ctrl_c_in_an_uncompiled_step_leaves_a_whole_step() -> None:
