@@ -146,12 +146,9 @@ def _always(store: Store) -> Any:
     return _true[0]
 
 
-class Step(NamedTuple):
-    """What a step gave: its value, whether all was finite (a device array, or a bool)."""
-
-    value: Any
-    good: Any
-    tickets: Any = None  # of a compiled step that draws random numbers: its number
+#: What a step gives: its value, whether all was finite (a device array, or a bool), and of a
+#: compiled step that draws random numbers its number. A named tuple would cost a hundredth of it.
+Step = tuple[Any, Any, Any]
 
 
 def step(
@@ -205,11 +202,6 @@ class Ready(NamedTuple):
     holds_for: Callable[[int], bool]  # whether the program is good for so many steps, checked
 
 
-def _of_one(n: int) -> bool:
-    """What was found for a step is good for that step."""
-    return n == 1
-
-
 def attempt(
     who: str, loss: Any, model: Any, args: tuple[Any, ...], opt_state: Any, alive: Any
 ) -> Ready | None:
@@ -221,14 +213,15 @@ def attempt(
     if found is None:
         return None
     alive = _always(store) if alive is None else alive
-    ready = _ready(who, plan, store, found, model, opt_state, alive)
+    made = _prepared(who, plan, store, found, model, opt_state, alive)
     check = lambda n: holds_for(n, found, loss, args, purpose, frozen)
-    return ready._replace(holds_for=check)
+    return Ready(*made, found.site.record, found.got[-1], check)
 
 
-def _ready(
+def _prepared(
     who: str, plan: Plan, store: Store, found: Found, model: Any, opt_state: Any, alive: Any
-) -> Ready:
+) -> tuple[Fused, tuple[Any, ...], Callable[[Any], tuple[Any, Any]]]:
+    """The step of a program, its arguments, and what puts its results into place."""
     program, (parameters, others, *_) = found.program, found.got
     others = [*others, NO_ROOT] if program.draws else others
     fused = program.by_plan.get(plan.number) or _fused(who, plan, found, model, opt_state)
@@ -238,8 +231,7 @@ def _ready(
         fused.settle(parameters, others, store.arrays, store.counts, alive)
     vector = plan.group.vector(fused.numbers, fused.chosen)
     arguments = (parameters, others, store.arrays, store.counts, vector, alive)
-    commit = partial(_commit, store, fused, found, model)
-    return Ready(fused, arguments, commit, found.site.record, found.got[-1], _of_one)
+    return fused, arguments, partial(_commit, store, fused, found, model)
 
 
 def _commit(store: Store, fused: Fused, found: Found, model: Any, new: Any) -> tuple[Any, Any]:
@@ -263,20 +255,21 @@ def _commit(store: Store, fused: Fused, found: Found, model: Any, new: Any) -> t
 def _run(
     who: str, plan: Plan, store: Store, found: Found, model: Any, opt_state: Any, alive: Any
 ) -> Step:
-    ready = _ready(who, plan, store, found, model, opt_state, alive)
+    fused, arguments, commit = _prepared(who, plan, store, found, model, opt_state, alive)
     if not found.program.draws:
-        outs, good = _at_once(ready, ready.arguments, ready.commit)
-        return Step(found.value(outs), good)
+        outs, good = _at_once(fused, arguments, commit, found)
+        return found.value(outs), good, None
     with Turn(found.program.draws) as turn:
-        parameters, others, *rest = ready.arguments
+        parameters, others, *rest = arguments
         arguments = (parameters, [*others[:-1], turn.root], *rest)
-        outs, good = _at_once(ready, arguments, lambda new: turn.over(ready.commit(new)))
-    return Step(found.value(outs), good, turn.tickets)
+        outs, good = _at_once(fused, arguments, lambda new: turn.over(commit(new)), found)
+    return found.value(outs), good, turn.tickets
 
 
-def _at_once(ready: Ready, arguments: tuple[Any, ...], commit: Any) -> tuple[Any, Any]:
+def _at_once(
+    fused: Fused, arguments: tuple[Any, ...], commit: Any, found: Found
+) -> tuple[Any, Any]:
     """Run a step and put its results into place."""
-    fused = ready.fused
     if watching():
         return whole(fused.step.watched, arguments, lambda new: commit(new[0]))
     if not fused.fresh:
@@ -284,7 +277,7 @@ def _at_once(ready: Ready, arguments: tuple[Any, ...], commit: Any) -> tuple[Any
     start = time.perf_counter()
     result = whole(fused.call, arguments, commit)
     fused.fresh = False
-    ready.record.seconds += time.perf_counter() - start
+    found.site.record.seconds += time.perf_counter() - start
     return result
 
 
@@ -298,7 +291,7 @@ def _uncompiled(
 ) -> Step:
     """The same step for a loss that cannot be compiled."""
     if not bool(alive):
-        return Step(float("nan"), False)
+        return float("nan"), False, None
     before = Before(model)
     try:
         value, grads = _eager.value_and_gradients(
@@ -311,4 +304,4 @@ def _uncompiled(
     except BaseException:
         before.put_back()
         raise
-    return Step(value, good)
+    return value, good, None

@@ -51,7 +51,7 @@ def trainstep(loss: Any, model: Any, batch: Any, opt_state: Any) -> Any:
     if type(model) is Params:
         model, opt_state = by_params("trainstep", opt_state, model)
     _check("trainstep", loss, model, opt_state)
-    return step("trainstep", loss, model, (model, *_items(batch)), opt_state).value
+    return step("trainstep", loss, model, (model, *_items(batch)), opt_state)[0]
 
 
 _CALLBACK = (
