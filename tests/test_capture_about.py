@@ -124,6 +124,19 @@ def _constant(m: Any, _: Any) -> float:
     return m.tau
 
 
+def _other_key(d: Any, _: Any) -> float:
+    (key,) = d
+    d[1.0 if type(key) is int else 1] = d.pop(key)
+    return float(len(repr(d)))
+
+
+def _other_member(s: Any, _: Any) -> float:
+    (member,) = s
+    s.discard(1)
+    s.add(True if type(member) is int else 1)
+    return float(len(repr(s)))
+
+
 def _a_module() -> Any:
     new = types.ModuleType("settings")
     new.__dict__["__version__"] = "1"
@@ -152,6 +165,8 @@ ABOUT: dict[str, tuple[Callable[[], Any], Callable[[Any, Any], float]]] = {
     "a jit function's attribute": (lambda: _counted(jax.jit(lambda v: v)), _count),
     "the same, there before": (lambda: _counted(jax.jit(lambda v: v), calls=2.0), _count),
     "a module's own name": (_a_module, _version),
+    "a key": (lambda: {1: 2.0}, _other_key),
+    "a member": (lambda: {1}, _other_member),
 }  # fmt: skip
 
 
