@@ -79,8 +79,7 @@ class Trace:
         self.n_outputs = 0
         self.draws = 0  # how many random numbers of ours it draws
         self.stand_ins: list[Any] = []  # what stands for NumPy arrays
-        self.tripwire, self.before = Tripwire(), []
-        self.rebuild = Rebuild((), (), ())
+        self.tripwire, self.before, self.rebuild = Tripwire(), [], Rebuild((), (), ())
         self.arrays_of_arguments = count_arrays(arguments)
         # the function reads the parameters of Params itself: they are not passed to it
         self.outside = bool(arguments) and isinstance(arguments[0].value, Live)
@@ -209,10 +208,7 @@ class Trace:
         numbers = [
             float(n) if i in self.capture.real else n for i, n in enumerate(self.capture.values)
         ]
-        before = [
-            (box, box.how.state(box.value)) for box in self.capture.fixed_boxes if box.how.now
-        ]
-        self.before = before
+        before = self.before = [(b, b.how.state(b.value)) for b in self.capture.fixed_boxes]
         state = random_state()
         if self.capture.fixed_data and self.capture.remembering:
             forget_traces()
@@ -222,10 +218,10 @@ class Trace:
             with no_leaks(), garbage_waits():
                 closed = jax.make_jaxpr(lambda *inputs: run[0](*inputs))(*arrays, *numbers, ROOT)
         finally:
-            run.clear()  # what is left as garbage must not keep the user's objects alive
-            self.rebuild.let_go()
             touched = restore(before)
             randomness = restore_random(state)
+            run.clear()  # what is left as garbage must not keep the user's objects alive
+            self.rebuild.let_go()
         if touched or randomness:
             raise Sidestep(touched or randomness or "")
         if by := calls_back(closed.jaxpr):
