@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import contextvars
 import dataclasses
 import enum
 import functools
@@ -196,6 +197,27 @@ def a_suspended_generator() -> Place:
     kept = holding()
     next(kept)
     return (lambda v: kept.send([v]) and None), lambda: next(kept)[0]
+
+
+@place
+def a_suspended_coroutine() -> Place:
+    async def holding(v: Any) -> Any:
+        return v
+
+    kept: list[Any] = []
+
+    def look() -> Any:
+        with pytest.raises(StopIteration) as done:
+            kept[0].send(None)
+        return done.value.value
+
+    return (lambda v: kept.append(holding(v))), look
+
+
+@place
+def a_context_variable() -> Place:
+    kept: contextvars.ContextVar[Any] = contextvars.ContextVar("kept")
+    return (lambda v: kept.set((v,)) and None), lambda: kept.get()[0]
 
 
 @place

@@ -23,6 +23,12 @@ import fluxax as fx
 pytestmark = pytest.mark.filterwarnings("ignore:.*runs uncompiled")
 
 
+@pytest.fixture(autouse=True)
+def _nothing_given_up() -> None:
+    """One line of these tests is the objective in all of them."""
+    fx.clear_cache()
+
+
 class Slots:
     __slots__ = ("a", "b")
 

@@ -88,6 +88,18 @@ def _set_attributes(new: Any, old: Any, parts: dict[Any, Any]) -> None:
         new.default_factory = found["default_factory"]
 
 
+def _about_instance(value: Any) -> dict[Any, Any]:
+    """The class, and which dict holds the attributes."""
+    cls = type(value)
+    if cls in _BARE:
+        return {}
+    form = form_of(cls)
+    found: dict[Any, Any] = {"__class__": cls}
+    if form is not None and form.has_dict and value.__dict__ is not value:
+        found["__dict__"] = value.__dict__
+    return found
+
+
 def _of_items(parts: dict[Any, Any]) -> dict[Any, Any]:
     return {k: v for k, v in parts.items() if type(k) is not Part}
 
@@ -147,6 +159,55 @@ def _build_value(old: Any, parts: dict[Any, Any]) -> Any:
     base: Any = form.base
     new = base.__new__(type(old), frozenset(old) if base is frozenset else base(old))
     _set_attributes(new, old, parts)
+    return new
+
+
+#: What can be assigned to a function, beside what stands in its dict.
+FUNCTION_NAMES = (
+    "__code__", "__defaults__", "__kwdefaults__", "__name__", "__qualname__", "__doc__",
+    "__module__",
+)  # fmt: skip
+#: And to a class; its docstring and module stand in its dict.
+CLASS_NAMES = ("__name__", "__qualname__", "__bases__")
+
+
+def _about_function(f: Any) -> dict[Any, Any]:
+    found = {name: getattr(f, name) for name in FUNCTION_NAMES}
+    return found | {("kw", k): v for k, v in (f.__kwdefaults__ or {}).items()}
+
+
+def _about_class(cls: type) -> dict[Any, Any]:
+    return {name: vars(type)[name].__get__(cls) for name in CLASS_NAMES}
+
+
+def _about_partial(p: Any) -> dict[Any, Any]:
+    found = {"func": p.func, "args": p.args, "keywords": p.keywords}
+    return found | {("kw", k): v for k, v in p.keywords.items()}
+
+
+def _about_array(a: Any) -> dict[Any, Any]:
+    """Equal tuples may be two objects, so the parts of a shape count."""
+    found = {("shape", i): n for i, n in enumerate(a.shape)}
+    return {**found, "dtype": a.dtype, "writeable": a.flags.writeable}
+
+
+@functools.cache
+def _own_names() -> frozenset[str]:
+    """What JAX and Python put on jit functions and on `lru_cache`s."""
+    jitted, cached = jax.jit(lambda: None), functools.lru_cache(lambda: None)
+    return frozenset((*vars(jitted), *vars(cached), "answers"))
+
+
+def attributes_of_wrapper(w: Any) -> dict[str, Any]:
+    """What somebody has put on a `jax.jit` or `lru_cache`."""
+    return {k: v for k, v in vars(w).items() if k not in _own_names()}
+
+
+def _with_attributes(new: Any, old: Any, parts: dict[Any, Any]) -> Any:
+    found = {k.name: v for k, v in parts.items() if type(k) is Part}
+    for name in attributes_of_wrapper(old):
+        label = f"{getattr(old, '__name__', 'f')}.{name}"
+        new.__dict__[name] = found[name] if name in found else Poison(label, (name,))
     return new
 
 
@@ -235,25 +296,35 @@ def _list_now(v: Any) -> dict[Any, Any]:
     return {**dict(enumerate(list.__iter__(v))), **attributes(v)}
 
 
-LIST = How("list", shell=blank, fill=_fill_list, now=_list_now)
+LIST = How("list", shell=blank, fill=_fill_list, now=_list_now, about=_about_instance)
 DEQUE = How(
     "deque",
     shell=blank,
     fill=_fill_deque,
     now=lambda v: {**dict(enumerate(collections.deque.__iter__(v))), **attributes(v)},
+    about=_about_instance,
 )
-DICT = How("dict", shell=blank, fill=_fill_dict, now=lambda v: {**items_of(v), **attributes(v)})
+DICT = How(
+    "dict",
+    shell=blank,
+    fill=_fill_dict,
+    now=lambda v: {**items_of(v), **attributes(v)},
+    about=_about_instance,
+)
 SET = How(
     "set",
     shell=blank,
     fill=_fill_set,
     now=lambda v: {**dict.fromkeys(set.__iter__(v), True), **attributes(v)},
+    about=_about_instance,
 )
 FROZENSET = How("frozenset", build=lambda old, _: old)
-TUPLE = How("tuple", build=_build_tuple, now=attributes)
-VALUE = How("value of a class", build=_build_value, now=attributes)
-OBJECT = How("object", shell=blank, fill=_fill_object, now=attributes)
-FUNCTION = How("function", now=lambda f: dict(f.__dict__))  # its shell needs the cells: `_rebuild`
+TUPLE = How("tuple", build=_build_tuple, now=attributes, about=_about_instance)
+VALUE = How("value of a class", build=_build_value, now=attributes, about=_about_instance)
+OBJECT = How("object", shell=blank, fill=_fill_object, now=attributes, about=_about_instance)
+FUNCTION = How(  # its shell needs the cells: `_rebuild`
+    "function", now=lambda f: dict(f.__dict__), about=_about_function
+)
 SPACE = How("namespace", build=lambda old, _: old)
 CELL = How("cell", shell=lambda old: types.CellType(), fill=_fill_cell, now=_cell_now)
 EMPTY_CELL = How(
@@ -261,24 +332,51 @@ EMPTY_CELL = How(
 )
 METHOD = How("method", build=lambda old, p: types.MethodType(p["func"], p["self"]))
 BUILTIN_METHOD = How("builtin method", build=lambda old, p: getattr(p["self"], old.__name__))
-PARTIAL = How("partial", build=_build_partial, now=lambda p: dict(p.__dict__))
+PARTIAL = How("partial", build=_build_partial, now=lambda p: dict(p.__dict__), about=_about_partial)
 PROXY = How(
     "mapping proxy", build=lambda old, parts: types.MappingProxyType({k: parts[k] for k in old})
 )
 WEAKREF = How("weak reference", build=lambda old, parts: weakref.ref(parts["target"]))
-JITTED = How("jit function", build=lambda old, p: jitted_like(p["wrapped"], old))
-CACHED = How("cached function", build=lambda old, p: _cached_like(p["wrapped"], old))
-CLASS = How("class", build=lambda old, _: old, now=lambda cls: dict(vars(cls)))
+JITTED = How(
+    "jit function",
+    build=lambda old, p: _with_attributes(jitted_like(p["wrapped"], old), old, p),
+    now=attributes_of_wrapper,
+)
+CACHED = How(
+    "cached function",
+    build=lambda old, p: _with_attributes(_cached_like(p["wrapped"], old), old, p),
+    now=attributes_of_wrapper,
+)
+CLASS = How("class", build=lambda old, _: old, now=lambda cls: dict(vars(cls)), about=_about_class)
 ENUM = How("enum member", build=lambda old, _: old, now=lambda v: dict(vars(v)))
-ARRAY = How("NumPy constant", build=lambda old, _: old, now=lambda a: {a.tobytes(): a})
+ARRAY = How(
+    "NumPy constant",
+    build=lambda old, _: old,
+    now=lambda a: {a.tobytes(): a},
+    about=_about_array,
+)
 CLASS_VALUE = How("class value", build=lambda old, _: old)
+#: What Python itself puts into a module.
+OF_PYTHON = ("__builtins__", "__warningregistry__")
 PYMODULE = How(
     "module",
     shell=lambda old: types.ModuleType(old.__name__),
     fill=_fill_module,
-    now=lambda v: {k: x for k, x in vars(v).items() if not k.startswith("__")},
+    now=lambda v: {k: x for k, x in vars(v).items() if k not in OF_PYTHON},
 )
 PYTREE = How("pytree", build=_build_pytree)
+
+
+def steady(names: set[str]) -> How:
+    """A module that is taken as constant: of what code mentions nothing may be assigned."""
+
+    def now(module: Any) -> dict[Any, Any]:
+        space = vars(module)
+        found = {k: space[k] for k in sorted(names) if k in space}
+        return {k: v for k, v in found.items() if not isinstance(v, types.ModuleType)}
+
+    return How("steady module", now=now)
+
 
 #: The sorts whose objects are told apart by `is`: two that become one are noticed.
 APART = frozenset((LIST, DEQUE, DICT, SET, OBJECT, FUNCTION, VALUE))

@@ -190,6 +190,13 @@ class Functions(Walk):
     def _wrapper(self, w: Any, label: str, how: How, *token: Any) -> Box:
         box = self.box(w, label, how, *token)
         box.parts.append(("{v}.__wrapped__", "wrapped", self.take(w.__wrapped__, label)))
+        found = boxes.attributes_of_wrapper(w)
+        names = [n for n in found if n in self.names or self._fixed]
+        self.tokens.append((label, "attributes", tuple(names)))
+        box.checks.append(("len({v}.__dict__) == {k}", len(vars(w))))
+        for name in names:
+            part = self.take(found[name], f"{label}.{name}")
+            box.parts.append((f"{{v}}.__dict__[{name!r}]", Part("attribute", name), part))
         return box
 
     def _cached(self, w: Any, label: str) -> Spec:

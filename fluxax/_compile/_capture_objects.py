@@ -223,6 +223,8 @@ class Objects(Walk):
         """A module: the attributes that code names, wherever it lives."""
         top = module.__name__.partition(".")[0]
         if top in STEADY and not is_user_module(module):
+            how = boxes.steady(self.names)
+            self.fixed_boxes.append(Box(module, label, 0, how, True))
             return self._const(module, label, identical=True)
         names = [n for n in vars(module) if n in self.names]
         absent = frozenset(self.names) - set(names)

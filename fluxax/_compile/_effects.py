@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import collections
+import functools
 import random
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from fluxax._compile import _boxes as boxes
 from fluxax._compile._forms import form_of
-from fluxax._compile._spec import Box, How, Part
+from fluxax._compile._spec import Box, How, Part, same_state
 
 _NOTHING: Any = object()
 
@@ -50,28 +52,22 @@ def _alike(a: Any, b: Any) -> bool:
 
 def contents(before: Before) -> list[dict[Any, Any]]:
     """What stands now in everything that methods, which ran as they are, could have changed."""
-    return [box.how.now(box.value) for box, _ in before if box.how.now]
+    return [box.how.state(box.value) for box, _ in before]
 
 
 def accept(before: Before, found: list[dict[Any, Any]]) -> None:
     """Let stand what was changed since it was `found` so: the function did not do it."""
     for i, (box, then) in enumerate(before):
-        now = contents([before[i]])[0]
-        if not _same(now, found[i]) and _same(found[i], then):
+        now = box.how.state(box.value)
+        if not same_state(now, found[i]) and same_state(found[i], then):
             before[i] = (box, now)
-
-
-def _same(now: dict[Any, Any], then: dict[Any, Any]) -> bool:
-    return len(now) == len(then) and all(now.get(k, _NOTHING) is v for k, v in then.items())
 
 
 def restore(before: Before) -> str | None:
     """Undo what methods, which ran as they are, did to what they reach; what, if anything."""
     found = None
     for box, then in before:
-        assert box.how.now is not None
-        now = box.how.now(box.value)
-        if not _same(now, then):
+        if not same_state(box.how.state(box.value), then):
             found = f"it changes `{box.label}`"
             _put_back(box, then)
             if box.how is boxes.ARRAY:
@@ -83,17 +79,22 @@ def restore(before: Before) -> str | None:
 
 
 def _put_back(box: Box, then: dict[Any, Any]) -> None:
-    """The inverse of `How.now`; no method of a class of the user's runs."""
+    """The inverse of `How.state`; no method of a class of the user's runs."""
     value: Any = box.value
+    about = {k.name: v for k, v in then.items() if type(k) is Part and k.sort == "about"}
+    then = {k: v for k, v in then.items() if type(k) is not Part or k.sort != "about"}
     items = {k: v for k, v in then.items() if type(k) is not Part}
+    if box.how in _PUT_ABOUT:
+        _PUT_ABOUT[box.how](value, about)
+    elif "__class__" in about:
+        _put_class(value, about)
     if box.how in (boxes.CELL, boxes.EMPTY_CELL):
         if items:
             value.cell_contents = items["content"]
         else:
             del value.cell_contents
     elif box.how is boxes.ARRAY:
-        content = np.frombuffer(next(iter(then)), value.dtype)
-        np.copyto(value, content.reshape(value.shape))
+        _put_content(value, next(iter(then)), about["writeable"])
     elif box.how is boxes.CLASS:
         for name in set(vars(value)) - set(then):
             type.__delattr__(value, name)
@@ -101,7 +102,15 @@ def _put_back(box: Box, then: dict[Any, Any]) -> None:
             if vars(value).get(name) is not old:
                 type.__setattr__(value, name, old)
     elif box.how is boxes.PYMODULE:
-        own = {k: v for k, v in vars(value).items() if k.startswith("__")}
+        own = {k: v for k, v in vars(value).items() if k in boxes.OF_PYTHON}
+        _put_names(vars(value), own | then)
+    elif box.how.name == "steady module":
+        for name in set(box.how.state(value)) - set(then):
+            del vars(value)[name]
+        vars(value).update(then)
+    elif box.how in (boxes.JITTED, boxes.CACHED):
+        new = boxes.attributes_of_wrapper(value)
+        own = {k: v for k, v in vars(value).items() if k not in new}
         _put_names(vars(value), own | then)
     elif box.how in (boxes.FUNCTION, boxes.PARTIAL, boxes.ENUM):
         _put_names(vars(value), then)
@@ -110,6 +119,64 @@ def _put_back(box: Box, then: dict[Any, Any]) -> None:
         _put_attributes(value, {k.name: v for k, v in then.items() if type(k) is Part})
     else:
         _put_attributes(value, {k.name if type(k) is Part else k: v for k, v in then.items()})
+
+
+def _put_class(value: Any, about: dict[Any, Any]) -> None:
+    if type(value) is not about["__class__"]:
+        vars(object)["__class__"].__set__(value, about["__class__"])
+    if "__dict__" in about and value.__dict__ is not about["__dict__"]:
+        object.__setattr__(value, "__dict__", about["__dict__"])
+
+
+def _put_about_function(f: Any, about: dict[Any, Any]) -> None:
+    for name in boxes.FUNCTION_NAMES:
+        if getattr(f, name) is not about[name]:
+            setattr(f, name, about[name])
+    _put_keywords(f.__kwdefaults__, about)
+
+
+def _put_about_class(cls: Any, about: dict[Any, Any]) -> None:
+    for name in boxes.CLASS_NAMES:
+        descriptor = vars(type)[name]
+        if descriptor.__get__(cls) is not about[name]:
+            descriptor.__set__(cls, about[name])
+
+
+def _put_about_partial(p: Any, about: dict[Any, Any]) -> None:
+    parts = about["func"], about["args"], about["keywords"]
+    if any(a is not b for a, b in zip((p.func, p.args, p.keywords), parts, strict=True)):
+        vars(functools.partial)["__setstate__"](p, (*parts, p.__dict__))
+    _put_keywords(p.keywords, about)
+
+
+def _put_keywords(space: Any, about: dict[Any, Any]) -> None:
+    if space is not None:
+        _put_names(space, {k[1]: v for k, v in about.items() if type(k) is tuple})
+
+
+def _put_about_array(array: Any, about: dict[Any, Any]) -> None:
+    shape = tuple(v for k, v in about.items() if type(k) is tuple)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # for who wrote it so
+        if array.dtype is not about["dtype"]:
+            array.dtype = about["dtype"]
+        if array.shape != shape:
+            array.shape = shape
+
+
+def _put_content(array: Any, content: bytes, writeable: bool) -> None:
+    if array.tobytes() != content:
+        array.flags.writeable = True
+        np.copyto(array, np.frombuffer(content, array.dtype).reshape(array.shape))
+    array.flags.writeable = writeable
+
+
+_PUT_ABOUT: dict[How, Callable[[Any, dict[Any, Any]], None]] = {
+    boxes.FUNCTION: _put_about_function,
+    boxes.CLASS: _put_about_class,
+    boxes.PARTIAL: _put_about_partial,
+    boxes.ARRAY: _put_about_array,
+}
 
 
 def _put_deque(value: Any, items: dict[Any, Any]) -> None:

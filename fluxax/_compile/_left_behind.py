@@ -7,6 +7,7 @@ who holds them.
 
 from __future__ import annotations
 
+import contextvars
 import ctypes
 import functools
 import gc
@@ -82,6 +83,9 @@ _OURS = 2  # the list of copies, and the argument of `getrefcount`
 
 
 def _settle_holders(found: list[Any], reach: Reach, ours: Container[int] = ()) -> None:
+    for variable, value in contextvars.copy_context().items():  # its own container is in C
+        if reach.new(value) is not value:
+            variable.set(reach.new(value))
     for _ in range(_ROUNDS):
         asked = tuple(found)  # the very tuple that the collector gets, which holds them as well
         holders = [
@@ -113,7 +117,7 @@ def _classes_first(holders: list[Any]) -> Iterable[Any]:
 
 
 def _settle(holder: Any, reach: Reach) -> None:
-    if isinstance(holder, types.GeneratorType):
+    if type(holder) in _SUSPENDED:
         _settle_locals(holder, reach.new)
         return
     if isinstance(holder, _CACHE):
@@ -125,10 +129,19 @@ def _settle(holder: Any, reach: Reach) -> None:
         reach.parts(space)
 
 
-def _settle_locals(generator: Any, new: Any) -> None:
-    """Replace values in the variables of a suspended generator."""
-    frame = generator.gi_frame
-    if frame is None or generator.gi_running:
+#: What is suspended, by how its attributes begin.
+_SUSPENDED = {
+    types.GeneratorType: "gi",
+    types.CoroutineType: "cr",
+    types.AsyncGeneratorType: "ag",
+}
+
+
+def _settle_locals(suspended: Any, new: Any) -> None:
+    """Replace values in the variables of a suspended generator or coroutine."""
+    kind = _SUSPENDED[type(suspended)]
+    frame = getattr(suspended, f"{kind}_frame")
+    if frame is None or getattr(suspended, f"{kind}_running"):
         return
     names = frame.f_locals
     for name, value in list(names.items()):

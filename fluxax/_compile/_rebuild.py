@@ -14,7 +14,19 @@ from typing import Any
 from fluxax import _tree
 from fluxax._compile import _boxes as boxes
 from fluxax._compile._poison import Poison, steady, trace_builtins
-from fluxax._compile._spec import Again, Arr, Box, Const, Num, Opaque, Part, Sidestep, Spec, Tied
+from fluxax._compile._spec import (
+    Again,
+    Arr,
+    Box,
+    Const,
+    Num,
+    Opaque,
+    Part,
+    Sidestep,
+    Spec,
+    Tied,
+    same_state,
+)
 from fluxax._jax import Tracer
 from fluxax._module import Module
 
@@ -85,7 +97,7 @@ class Rebuild:
             new = self._copies[box.number] = box.how.build(box.value, self._parts(box))
             self.originals[id(new)] = box
             if box.how.now is not None:
-                self._before.append((box, new, box.how.now(new)))
+                self._before.append((box, new, box.how.state(new)))
             return new
         new = self._shell(box)
         self._fill(box, new)
@@ -99,9 +111,8 @@ class Rebuild:
 
     def _fill(self, box: Box, new: Any) -> None:
         assert box.how.fill is not None
-        assert box.how.now is not None
         box.how.fill(new, box.value, self._parts(box))
-        self._before.append((box, new, box.how.now(new)))
+        self._before.append((box, new, box.how.state(new)))
 
     def _parts(self, box: Box) -> dict[Any, Any]:
         return {key: self.make(spec) for _, key, spec in box.parts if not _of_class(key)}
@@ -158,8 +169,7 @@ class Rebuild:
             elif sort == "global":
                 space[name] = value
                 self._global_parts.append((space, name, value, parts[sort, name].label))
-        assert box.how.now is not None
-        self._before.append((box, new, box.how.now(new)))
+        self._before.append((box, new, box.how.state(new)))
 
     def _space(self, original: dict[str, Any]) -> dict[str, Any]:
         space = self._globals.get(id(original))
@@ -176,6 +186,13 @@ class Rebuild:
             raise Sidestep(NUMBER_NEEDED)
         return isinstance(value, kinds)
 
+    def let_go(self) -> None:
+        """Forget what was copied; the copies, which refer to each other, may die later."""
+        for known in (self._copies, self._globals, self.originals):
+            known.clear()
+        self._before.clear()
+        self._global_parts.clear()
+
     # -- comparing
 
     def writes(self) -> list[tuple[Box, str, Any]]:
@@ -186,15 +203,9 @@ class Rebuild:
         """
         found = []
         for box, new, before in self._before:
-            assert box.how.now is not None
-            now = box.how.now(new)
-            if len(now) == len(before) and all(
-                now.get(k, _NOTHING) is v for k, v in before.items()
-            ):
-                if list(now) != list(before):
-                    raise Sidestep(_wrote(box, "its order"))
-                continue
-            found += self._changed(box, before, now)
+            now = box.how.state(new)
+            if not same_state(now, before):
+                found += self._changed(box, before, now)
         put = {(id(space), name) for space, name, _, _ in self._global_parts}
         for space, name, value, label in self._global_parts:
             if space.get(name, _NOTHING) is not value:
@@ -209,8 +220,8 @@ class Rebuild:
         changed = [
             k for k in {**before, **now} if now.get(k, _NOTHING) is not before.get(k, _NOTHING)
         ]
-        if not isinstance(box.value, Module):
-            raise Sidestep(_wrote(box, changed[0]))
+        if not isinstance(box.value, Module) or not changed:
+            raise Sidestep(_wrote(box, changed[0] if changed else "its order"))
         for name in changed:
             new, old = now.get(name, _NOTHING), before.get(name, _NOTHING)
             if not _tree.is_array(new) or not (

@@ -167,11 +167,11 @@ class Part:
 class How:
     """How one sort of box is copied: an empty shell first (cycles may refer to it), then filled.
 
-    Immutable sorts have no shell and are built from their parts at once. `written` tells
-    which parts of a filled shell the function changed.
+    Immutable sorts have no shell and are built from their parts at once. `now` tells what stands
+    in a thing, `about` what else of it can be assigned, such as its class or a function's defaults.
     """
 
-    __slots__ = ("build", "fill", "name", "now", "shell")
+    __slots__ = ("about", "build", "fill", "name", "now", "shell")
 
     def __init__(
         self,
@@ -181,9 +181,30 @@ class How:
         shell: Callable[[Any], Any] | None = None,
         fill: Callable[[Any, Any, dict[Any, Any]], None] | None = None,
         now: Callable[[Any], dict[Any, Any]] | None = None,
+        about: Callable[[Any], dict[Any, Any]] | None = None,
     ):
         self.name = name
-        self.build, self.shell, self.fill, self.now = build, shell, fill, now
+        self.build, self.shell, self.fill, self.now, self.about = build, shell, fill, now, about
+
+    def state(self, value: Any) -> dict[Any, Any]:
+        """All of a thing that can be written: two of these are compared."""
+        assert self.now is not None
+        beside = self.about(value) if self.about is not None else {}
+        return {**self.now(value), **{Part("about", k): v for k, v in beside.items()}}
+
+
+def same_state(now: dict[Any, Any], then: dict[Any, Any]) -> bool:
+    """Whether nothing was written between two states; `True` in the place of `1` is written."""
+    if len(now) != len(then):
+        return False
+    pairs = zip(now.items(), then.items(), strict=True)
+    return all(v is w and (k is m or _one_key(k, m)) for (k, v), (m, w) in pairs)
+
+
+def _one_key(a: Any, b: Any) -> bool:
+    if type(a) is not type(b) or a != b:
+        return False
+    return type(a) in (int, str, bytes, Part) or key_of(a) == key_of(b)
 
 
 def key_of(value: Any) -> Any:

@@ -79,7 +79,7 @@ class Trace:
         self.n_outputs = 0
         self.draws = 0  # how many random numbers of ours it draws
         self.stand_ins: list[Any] = []  # what stands for NumPy arrays
-        self.tripwire, self.before = Tripwire(), []
+        self.tripwire, self.before, self.rebuild = Tripwire(), [], Rebuild((), (), ())
         self.arrays_of_arguments = count_arrays(arguments)
         # the function reads the parameters of Params itself: they are not passed to it
         self.outside = bool(arguments) and isinstance(arguments[0].value, Live)
@@ -208,18 +208,20 @@ class Trace:
         numbers = [
             float(n) if i in self.capture.real else n for i, n in enumerate(self.capture.values)
         ]
-        before = [(box, box.how.now(box.value)) for box in self.capture.fixed_boxes if box.how.now]
-        self.before = before
+        before = self.before = [(b, b.how.state(b.value)) for b in self.capture.fixed_boxes]
         state = random_state()
         if self.capture.fixed_data and self.capture.remembering:
             forget_traces()
         converted = self._converted()
+        run = [self._flat]
         try:
             with no_leaks(), garbage_waits():
-                closed = jax.make_jaxpr(self._flat)(*arrays, *numbers, ROOT)
+                closed = jax.make_jaxpr(lambda *inputs: run[0](*inputs))(*arrays, *numbers, ROOT)
         finally:
             touched = restore(before)
             randomness = restore_random(state)
+            run.clear()  # what is left as garbage must not keep the user's objects alive
+            self.rebuild.let_go()
         if touched or randomness:
             raise Sidestep(touched or randomness or "")
         if by := calls_back(closed.jaxpr):
@@ -249,7 +251,7 @@ class Trace:
         raised.reason, raised.learn = None, ()
         still = 0 if self.outside else self.arrays_of_arguments
         captured = _Captured(arrays, still)
-        rebuild = Rebuild(arrays, captured, numbers)
+        rebuild = self.rebuild = Rebuild(arrays, captured, numbers)
         numpy = [type(a) is np.ndarray for a in self.capture.arrays]
         self.stand_ins = [a for a, ours in zip(arrays, numpy, strict=True) if ours]
         captured.given = self.stand_ins
@@ -261,9 +263,8 @@ class Trace:
         args = rebuild.arguments(self.arguments[self.outside :])
         f = rebuild.function(self.function)
         tripwire.spaces = dict.fromkeys(rebuild.spaces())
-        here = sys._getframe()
         mode = objective(self.purpose.training, rebuild.copies_of(self.frozen()))
-        sensors = tripwire.armed(here) if self.watched else nullcontext()
+        sensors = tripwire.armed(sys._getframe()) if self.watched else nullcontext()
         with drawing_from(inputs[-1]) as draws, mode, sensors:
             out = f(*args)
         self.draws = draws.count

@@ -130,7 +130,7 @@ class Tripwire:
                 shown(args)
 
         def disarm() -> None:
-            self._owner = None
+            self._owner = self._disarm = None  # no cycle: what was walked is let go at once
             if before is None or callable(before):
                 sys.setprofile(before)
             else:  # cProfile, until Python 3.11: a hook in C, which only it can set
