@@ -121,6 +121,11 @@ def _fits(program: Jaxpr, operands: Any, results: Any, alike: bool = False) -> b
     return arrays and (not alike or all(_shape(a) == _shape(b) for a, b in pairs))
 
 
+def is_var(atom: Any) -> bool:
+    """Whether an operand is a variable; literals have a value."""
+    return not hasattr(atom, "val")
+
+
 def is_array(atom: Any) -> bool:
     """Whether a value of a program is an array, not a reference to one that can be written to."""
     return isinstance(atom.aval, ShapedArray)

@@ -19,6 +19,7 @@ from fluxax._compile._content import remembers
 from fluxax._compile._explain import switches
 from fluxax._compile._nest import nested
 from fluxax._compile._site import Found, Purpose
+from fluxax._compile._spec import NOTHING
 from fluxax._compile._trace import Frozen
 from fluxax._draws import NO_ROOT, drawing_from
 from fluxax._jax import is_key
@@ -27,8 +28,6 @@ from fluxax._jax import is_key
 #: the norm of all.
 _ERRORS = {"float64": 1e-9, "complex128": 1e-9, "float16": 3e-2, "bfloat16": 3e-2}
 _ERROR, _OF_ALL = 1e-4, 1e-2
-
-_NOTHING: Any = object()
 
 
 def differs(
@@ -42,7 +41,7 @@ def differs(
     inputs = got[0] if program.parameters is None else program.merged(*got[:2])
     owners = got[1] if program.parameters is None else got[2]
     places = [(owner, write.name) for owner, write in zip(owners, program.writes, strict=True)]
-    before = [owner.get(name, _NOTHING) for owner, name in places]
+    before = [owner.get(name, NOTHING) for owner, name in places]
     root = [NO_ROOT] if program.draws else []
     outs, grads = jax.jit(program.run_whole)([*inputs, *root])
     ours = [found.value(outs), _nested(found, grads), outs[program.n_outputs :]]
@@ -51,10 +50,10 @@ def differs(
     try:
         with drawing_from(NO_ROOT):
             plain = _plain(found, f, args, purpose, frozen)
-        states = [owner.get(name, _NOTHING) for owner, name in places]
+        states = [owner.get(name, NOTHING) for owner, name in places]
     finally:
         for (owner, name), state in zip(places, before, strict=True):
-            if state is _NOTHING:
+            if state is NOTHING:
                 owner.pop(name, None)
             else:
                 owner[name] = state

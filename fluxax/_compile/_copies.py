@@ -15,11 +15,10 @@ import numpy as np
 
 from fluxax import _tree
 from fluxax._compile._reach import Swap
+from fluxax._compile._spec import NOTHING
 from fluxax._errors import no_numbers
 from fluxax._instances import blank, slots_of, space_of
 from fluxax._module import Module
-
-_NOTHING: Any = object()
 
 #: Where a number stands: the id of its container and its key; `None` for the arguments themselves.
 Spot = tuple[int | None, Any]
@@ -65,14 +64,14 @@ class Copies:
 
     def at(self, owner: int | None, key: Any, value: Any) -> Any:
         """What stands in a place of the copies."""
-        number = self.numbers.get((owner, key), _NOTHING)
-        if number is not _NOTHING:
+        number = self.numbers.get((owner, key), NOTHING)
+        if number is not NOTHING:
             self.back[id(number)] = value
             return number
-        found = self.new.get(id(value), _NOTHING)
-        if found is _NOTHING and _as_jax(value):
+        found = self.new.get(id(value), NOTHING)
+        if found is NOTHING and _as_jax(value):
             found = self.new[id(value)] = jnp.asarray(value)
-        if found is _NOTHING:
+        if found is NOTHING:
             return value
         self.back[id(found)] = value
         return found
@@ -255,7 +254,7 @@ class _Copy:
         before = {k: v for k, v in self.before if isinstance(k, _Slot)}
         after = {k: v for k, v in now if isinstance(k, _Slot)}
         for key, value in after.items():
-            if before.get(key, _NOTHING) is not value:
+            if before.get(key, NOTHING) is not value:
                 _set_attribute(self.old, key, swap(value))
         for key in before.keys() - after.keys():
             key.member.__delete__(self.old)
@@ -284,7 +283,7 @@ class _Copy:
         for key in [k for k in was if k not in now and k in old]:
             base.__delitem__(old, key)
         for key, value in now.items():
-            if was.get(key, _NOTHING) is value and dict.__contains__(old, key):
+            if was.get(key, NOTHING) is value and dict.__contains__(old, key):
                 continue
             new = swap(value)
             if not self._stays(dict.get(old, key), new, held):

@@ -13,9 +13,7 @@ import numpy as np
 
 from fluxax._compile import _boxes as boxes
 from fluxax._compile._forms import form_of
-from fluxax._compile._spec import Box, How, Part, same_state
-
-_NOTHING: Any = object()
+from fluxax._compile._spec import NOTHING, Box, How, Part, same_state
 
 #: Boxes that methods could write to, each with what stood in it.
 Before = list[tuple[Box, dict[Any, Any]]]
@@ -225,7 +223,7 @@ def _put_names(space: dict[str, Any], then: dict[Any, Any]) -> None:
     for name in set(space) - set(then):
         del space[name]
     for name, old in then.items():
-        if space.get(name, _NOTHING) is not old:
+        if space.get(name, NOTHING) is not old:
             space[name] = old
     if list(space) != list(then):
         for name in then:

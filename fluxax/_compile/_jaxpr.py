@@ -13,7 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from fluxax._primitives import PLAIN, Scan, branches, called, is_array, scanned
+from fluxax._primitives import PLAIN, Scan, branches, called, is_array, is_var, scanned
 
 Jaxpr = Any
 
@@ -23,13 +23,9 @@ def _inexact(var: Any) -> bool:
     return not is_array(var) or jnp.issubdtype(var.aval.dtype, np.inexact)
 
 
-def _is_var(atom: Any) -> bool:
-    return not hasattr(atom, "val")  # literals have a value
-
-
 def _references(eqn: Any) -> list[Any]:
     """The operands of an equation that it may write to."""
-    return [v for v in eqn.invars if _is_var(v) and not is_array(v)]
+    return [v for v in eqn.invars if is_var(v) and not is_array(v)]
 
 
 # --- dependence ---------------------------------------------------------------------------
@@ -42,14 +38,14 @@ def dependence(jaxpr: Jaxpr, wanted: Sequence[bool]) -> list[bool]:
     Multiplication by zero is a path.
     """
     needed = {
-        v for v, w in zip(jaxpr.outvars, wanted, strict=True) if w and _is_var(v) and _inexact(v)
+        v for v, w in zip(jaxpr.outvars, wanted, strict=True) if w and is_var(v) and _inexact(v)
     }
     for eqn in reversed(jaxpr.eqns):
         outs = [v in needed for v in eqn.outvars]
         written = any(v in needed for v in _references(eqn))
         if (any(outs) or written) and eqn.primitive.name != "stop_gradient":
             for operand, used in zip(eqn.invars, _operands(eqn, outs), strict=True):
-                if used and _is_var(operand) and _inexact(operand):
+                if used and is_var(operand) and _inexact(operand):
                     needed.add(operand)
     return [v in needed for v in jaxpr.invars]
 
@@ -114,7 +110,7 @@ _LITERAL: Host = ("literal", frozenset())
 
 def _walk(jaxpr: Jaxpr, hosts: dict[Any, Host], bad: set[int]) -> list[Host | None]:
     for eqn in jaxpr.eqns:
-        operands = [hosts.get(v) if _is_var(v) else _LITERAL for v in eqn.invars]
+        operands = [hosts.get(v) if is_var(v) else _LITERAL for v in eqn.invars]
         if any(h is not None and h[1] for h in operands):
             outs = _step(eqn, operands, bad)
         elif eqn.primitive.name in _STRUCTURAL and operands[0] is _LITERAL:
@@ -124,7 +120,7 @@ def _walk(jaxpr: Jaxpr, hosts: dict[Any, Host], bad: set[int]) -> list[Host | No
         for var, host in zip(eqn.outvars, outs, strict=True):
             if host is not None:
                 hosts[var] = host
-    return [hosts.get(v) if _is_var(v) else None for v in jaxpr.outvars]
+    return [hosts.get(v) if is_var(v) else None for v in jaxpr.outvars]
 
 
 def _step(eqn: Any, operands: list[Host | None], bad: set[int]) -> list[Host | None]:
@@ -198,6 +194,6 @@ def reaches(jaxpr: Jaxpr) -> list[bool]:
     """Which outputs a path leads to from any input: a pulled-back gradient that is there at all."""
     reached = set(jaxpr.invars)
     for eqn in jaxpr.eqns:
-        if any(_is_var(v) and v in reached for v in eqn.invars):
+        if any(is_var(v) and v in reached for v in eqn.invars):
             reached.update(eqn.outvars, _references(eqn))
-    return [_is_var(v) and v in reached for v in jaxpr.outvars]
+    return [is_var(v) and v in reached for v in jaxpr.outvars]

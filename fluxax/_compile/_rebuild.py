@@ -15,6 +15,7 @@ from fluxax import _tree
 from fluxax._compile import _boxes as boxes
 from fluxax._compile._poison import Poison, steady, trace_builtins
 from fluxax._compile._spec import (
+    NOTHING,
     Again,
     Arr,
     Box,
@@ -208,7 +209,7 @@ class Rebuild:
                 found += self._changed(box, before, now)
         put = {(id(space), name) for space, name, _, _ in self._global_parts}
         for space, name, value, label in self._global_parts:
-            if space.get(name, _NOTHING) is not value:
+            if space.get(name, NOTHING) is not value:
                 raise Sidestep(f"it assigns the global `{label}`")
         for space in self._globals.values():
             for name in set(space) - {"__builtins__", "__name__"}:
@@ -218,20 +219,19 @@ class Rebuild:
 
     def _changed(self, box: Box, before: dict[Any, Any], now: dict[Any, Any]) -> list[Any]:
         changed = [
-            k for k in {**before, **now} if now.get(k, _NOTHING) is not before.get(k, _NOTHING)
+            k for k in {**before, **now} if now.get(k, NOTHING) is not before.get(k, NOTHING)
         ]
         if not isinstance(box.value, Module) or not changed:
             raise Sidestep(_wrote(box, changed[0] if changed else "its order"))
         for name in changed:
-            new, old = now.get(name, _NOTHING), before.get(name, _NOTHING)
+            new, old = now.get(name, NOTHING), before.get(name, NOTHING)
             if not _tree.is_array(new) or not (
-                old is _NOTHING or old is None or _tree.is_array(old)
+                old is NOTHING or old is None or _tree.is_array(old)
             ):
                 raise Sidestep(_wrote(box, name))
         return [(box, name, now[name]) for name in changed]
 
 
-_NOTHING: Any = object()
 NUMBER_NEEDED = "a number decides what it does"
 
 

@@ -16,6 +16,9 @@ from typing import Any
 
 from fluxax._module import static_key
 
+#: In the place of what is not there.
+NOTHING: Any = object()
+
 
 class _Raised(threading.local):
     reason: str | None = None

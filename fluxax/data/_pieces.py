@@ -62,18 +62,10 @@ class Pieces:
         rest = iter(leaves)
         return map_parts(lambda _: next(rest), self.arrays)
 
-    def advance(self, n: int) -> None:
-        """The user has received `n` more batches of this pass."""
-        self.mark(self._done + n)
-
     def mark(self, k: int) -> None:
         """The user has received the first `k` batches of this pass."""
         self._done = k
         self._pass.mark(k)
-
-    def finish(self) -> None:
-        """The pass is over: the loader stands at the start of the next epoch."""
-        self._pass.finish()
 
     def rest(self) -> Pass:
         """The batches that were not received yet, to be iterated over in the usual way."""

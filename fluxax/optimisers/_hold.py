@@ -22,6 +22,7 @@ import numpy as np
 from jax import lax
 
 from fluxax._jax import cut, eval_jaxpr, holds
+from fluxax._primitives import is_var
 
 Apply = Callable[[list[Any], Any, Any], tuple[list[Any], Any, Any]]
 
@@ -87,11 +88,11 @@ class LeafStep:
 
     def _evaluate(self, wanted: list[Any], given: dict[Any, Any]) -> list[Any]:
         """Some outputs, with some variables given."""
-        needed, eqns = {v for v in wanted if _is_var(v)} - set(given), []
+        needed, eqns = {v for v in wanted if is_var(v)} - set(given), []
         for eqn in reversed(self.jaxpr.eqns):
             if not needed.isdisjoint(eqn.outvars):
                 eqns.append(eqn)
-                needed |= {v for v in eqn.invars if _is_var(v)} - set(given)
+                needed |= {v for v in eqn.invars if is_var(v)} - set(given)
         part = cut(self.jaxpr, [*self.jaxpr.invars, *given], eqns[::-1], wanted)
         return eval_jaxpr(part, self.closed.consts, *self.inputs, *given.values())
 
@@ -118,20 +119,20 @@ class _Scalars:
         rest: set[Any] = set()
         key: list[Any] = [tuple(self.counts)]
         for eqn in jaxpr.eqns:
-            operands = [v for v in eqn.invars if _is_var(v)]
+            operands = [v for v in eqn.invars if is_var(v)]
             if eqn.primitive.name == "slice" and set(operands) <= source:
                 self.at.append(eqn.params["start_indices"][0])
                 self.roots.append(eqn.outvars[0])
                 names[eqn.outvars[0]] = ("root", len(self.at))
             elif operands and all(v in names for v in operands) and _all_single(eqn.outvars):
                 self.eqns.append(eqn)
-                read = tuple(names[v] if _is_var(v) else repr(v) for v in eqn.invars)
+                read = tuple(names[v] if is_var(v) else repr(v) for v in eqn.invars)
                 key.append((eqn.primitive.name, str(eqn.params), read))
                 names.update((v, ("made", len(key), i)) for i, v in enumerate(eqn.outvars))
             else:
                 rest.update(operands)
         made = {v for eqn in self.eqns for v in eqn.outvars}
-        wanted = [*rest, *(v for v in jaxpr.outvars if _is_var(v))]
+        wanted = [*rest, *(v for v in jaxpr.outvars if is_var(v))]
         self.results = sorted((v for v in set(wanted) & made), key=lambda v: names[v])
         self.key = (tuple(key), tuple(names[v] for v in self.results))
 
@@ -182,12 +183,8 @@ def _pick(vector: Any, at: list[int]) -> Any:
     return vector[np.array(at)]
 
 
-def _is_var(atom: Any) -> bool:
-    return not hasattr(atom, "val")  # literals have a value
-
-
 def _in(atom: Any, variables: set[Any]) -> bool:
-    return _is_var(atom) and atom in variables
+    return is_var(atom) and atom in variables
 
 
 def _is_count(var: Any) -> bool:

@@ -328,11 +328,6 @@ def free_numbers(rule: Any) -> list[Any]:
     return [v for v in flat if is_free(v)]
 
 
-def holders(rule: Any, name: str) -> list[Any]:
-    """The rule and those inside it that have a hyperparameter of this name: whom `adjust` sets."""
-    return [r for r in rules_in(rule) if name in own_fields(r)]
-
-
 def assignments(rule: Any, name: str, value: Any) -> list[tuple[Any, str, Any]]:
     """What `adjust` does to a rule and those inside it: which one, which field, which value."""
     found = [(rule, name, value)] if name in own_fields(rule) else []
