@@ -27,14 +27,15 @@ help:
 train: $(STAMP)
 	$(BIN)/python examples/mnist.py $(ARGS)
 
+# A file's tests run in one process (loadfile), since they share what JAX has compiled.
 test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 quick: $(STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" --rows 2 $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" --rows 2 $(ARGS)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/overhead.py $(ARGS)
