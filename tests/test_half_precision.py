@@ -87,6 +87,8 @@ KINDS = {"ordinary": (1, 1), "large input": (1e3, 1), "small input": (1e-4, 1)}
 KINDS |= {"large weights": (1, 1e3), "small weights": (1, 1e-4)}
 #: Three products in a row, whose derivatives leave the range of float16 between the layer's parts.
 FAR = ("MultiHeadAttention", "float16", "large weights")
+#: The softmax is all at one place: its derivative is 0, but for noise that is multiplied by 1e9.
+SATURATED = ("MultiHeadAttention", "large input")
 
 
 @pytest.mark.filterwarnings("ignore:.*wrote its state")  # a plain jax.grad, on purpose
@@ -123,8 +125,11 @@ def compare(row: Row, layer: Any, run: Callable[..., Any], mode: str, name: str)
         x = given(row) if row.below else jnp.asarray(given(row) * scale, dtype)
         single = [w.astype("float32") for w in weights]
         found = run(single, x if row.below else x.astype("float32"))
+        half = run(weights, x)
+        if (name, kind) == SATURATED:
+            half, found = half[0], found[0]
         # what cancels leaves float32's own noise, of the size of what cancelled
-        close(run(weights, x), found, dtype, most=8, noise=4 * by, at=f"{mode}, {kind}")
+        close(half, found, dtype, most=8, noise=4 * by, at=f"{mode}, {kind}")
 
 
 #: What adds up so many numbers, 1 each, that half precision would stall at 256 or 2,048.
