@@ -85,10 +85,9 @@ def test_losses(case: Case, dtype: str) -> None:
 
 KINDS = {"ordinary": (1, 1), "large input": (1e3, 1), "small input": (1e-4, 1)}
 KINDS |= {"large weights": (1, 1e3), "small weights": (1, 1e-4)}
-#: Three products in a row, whose derivatives leave the range of float16 between the layer's parts.
-FAR = ("MultiHeadAttention", "float16", "large weights")
-#: The softmax is all at one place: its derivative is 0, but for noise that is multiplied by 1e9.
-SATURATED = ("MultiHeadAttention", "large input")
+#: Large numbers make the softmax one-hot: its derivative is 0, but for noise that is multiplied by
+#: all of them. There only the output is compared.
+SATURATED = [("MultiHeadAttention", kind) for kind in ("large input", "large weights")]
 
 
 @pytest.mark.filterwarnings("ignore:.*wrote its state")  # a plain jax.grad, on purpose
@@ -118,15 +117,13 @@ def test_layers(name: str) -> None:
 def compare(row: Row, layer: Any, run: Callable[..., Any], mode: str, name: str) -> None:
     """Numbers of every size, in both types, against float32."""
     for dtype, kind in itertools.product(DTYPES, KINDS):
-        if (name, dtype, kind) == FAR:
-            continue
         scale, by = KINDS[kind]
         weights = [jnp.asarray(w * by, dtype) for w in floats(layer)]
         x = given(row) if row.below else jnp.asarray(given(row) * scale, dtype)
         single = [w.astype("float32") for w in weights]
         found = run(single, x if row.below else x.astype("float32"))
         half = run(weights, x)
-        if (name, kind) == SATURATED:
+        if (name, kind) in SATURATED:
             half, found = half[0], found[0]
         # what cancels leaves float32's own noise, of the size of what cancelled
         close(half, found, dtype, most=8, noise=4 * by, at=f"{mode}, {kind}")

@@ -77,7 +77,8 @@ def test_steps_are_those_of_float32_rounded_once(kind: type) -> None:
 
 
 def one_step_is_that_of_float32(rule: Any, dtype: Any) -> None:
-    for size, step in itertools.product(SIZES, (by_update, by_trainstep)):
+    steps = (by_update, by_trainstep) if dtype == jnp.bfloat16 else (by_update,)
+    for size, step in itertools.product(SIZES, steps):
         x, gs = problem(dtype, size)
         mine, theirs = copy.copy(x), wide(x)
         tree, reference = fx.setup(rule, mine), fx.setup(rule, theirs)
