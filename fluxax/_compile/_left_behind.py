@@ -20,7 +20,7 @@ from sys import getrefcount
 from typing import Any
 
 from fluxax._compile._reach import New, Reach, Swap
-from fluxax._compile._reads import is_user_file, is_user_module
+from fluxax._compile._reads import is_user_file, user_modules
 from fluxax._instances import space_of
 from fluxax._jax import Tracer
 
@@ -153,9 +153,8 @@ def _settle_locals(suspended: Any, new: Any) -> None:
 
 def settle_modules(swap: Swap) -> None:
     """Replace values right in the user's modules, where code may store by a computed name."""
-    for module in list(sys.modules.values()):
-        if type(module) is types.ModuleType and is_user_module(module):
-            space = vars(module)
-            for name, value in list(space.items()):
-                if id(value) in swap.by or issubclass(type(value), Tracer):
-                    space[name] = swap(value)
+    for module in user_modules():
+        space = vars(module)
+        for name, value in list(space.items()):
+            if id(value) in swap.by or issubclass(type(value), Tracer):
+                space[name] = swap(value)

@@ -180,6 +180,21 @@ def is_user_module(module: ModuleType) -> bool:
     return _is_user_space(vars(module), module.__name__)
 
 
+def user_modules() -> list[ModuleType]:
+    """The user's modules; which of some thousand these are is worked out when others come."""
+    seen = (len(_own), *map(id, sys.modules.values()))
+    names = _modules.get(seen)
+    if names is None:
+        found = list(sys.modules.items())
+        names = [n for n, m in found if type(m) is ModuleType and is_user_module(m)]
+        _modules.clear()
+        _modules[seen] = names
+    return [m for n in names if type(m := sys.modules.get(n)) is ModuleType]
+
+
+_modules: dict[tuple[int, ...], list[str]] = {}  # names, by all that is imported
+
+
 def _is_user_space(space: dict[str, Any], name: str) -> bool:
     """Whether a module's namespace is the user's: by its file, or by its folders."""
     file = space.get("__file__")
