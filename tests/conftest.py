@@ -25,22 +25,26 @@ settings.load_profile("fluxax")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`make quick` runs some rows of every table."""
+    """`make quick` runs one row of every table, and every other test of those that are left."""
     parser.addoption("--rows", type=int, default=0, help="at most so many rows of each table")
+    parser.addoption("--every", type=int, default=1, help="every so many-th of the tests left")
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of a test with many rows, some that are spread over all of them; the same ones every time."""
-    most = config.getoption("--rows")
-    if not most:
-        return
+    """Of a test with many rows, some that are spread over all of them; the same ones every time.
+
+    After pytest's own choice (`-m`, `-k`), so that what is left out there takes nobody's place.
+    """
+    most = config.getoption("--rows") or len(items)
     tables: dict[Any, list[pytest.Item]] = {}
     for item in items:
         tables.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    kept = set()
+    chosen = []
     for rows in tables.values():
         n = min(most, len(rows))
-        kept.update(id(rows[len(rows) * k // n]) for k in range(n))
+        chosen += [rows[len(rows) * k // n] for k in range(n)]
+    kept = set(map(id, chosen[:: config.getoption("--every")]))
     config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
     items[:] = [item for item in items if id(item) in kept]
 

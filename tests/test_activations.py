@@ -237,6 +237,7 @@ def test_glu() -> None:
 # --- random slopes ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_rrelu_draws_slopes_within_bounds() -> None:
     x = jnp.full(10_000, -24.0)
     slopes = np.asarray(fx.rrelu(x)) / -24
@@ -248,6 +249,7 @@ def test_rrelu_draws_slopes_within_bounds() -> None:
     assert fx.rrelu(x.astype("bfloat16")).dtype == jnp.bfloat16
 
 
+@pytest.mark.slow
 def test_rrelu_is_random_in_compiled_code_too() -> None:
     f = jax.jit(fx.rrelu)
     x = jnp.full(100, -1.0)

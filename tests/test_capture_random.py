@@ -143,14 +143,14 @@ def test_some_graphs_that_are_written(graph: Graph, place: Place) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, **SLOW)
+@settings(max_examples=40, **SLOW)
 @given(graphs(written=False), places)
 def test_graphs_that_are_read(graph: Graph, place: Place) -> None:
     check(graph, place)
 
 
 @pytest.mark.slow
-@settings(max_examples=60, **SLOW)
+@settings(max_examples=40, **SLOW)
 @given(graphs(written=True), places)
 def test_graphs_that_are_written(graph: Graph, place: Place) -> None:
     check(graph, place)

@@ -195,6 +195,7 @@ def test_a_name_of_the_formats_own(tmp_path):
         fx.save(tmp_path / "a", **{"__metadata__": jax.numpy.ones(2)})
 
 
+@pytest.mark.slow
 def test_random_edits():
     """A short run of the harness; `python benchmarks/manifests.py` makes 5,000 edits."""
     command = [sys.executable, "benchmarks/manifests.py", "--edits", "150", "--seed", "7"]

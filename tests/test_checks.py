@@ -50,6 +50,7 @@ def test_the_check_alone_notices_at_the_second_call(name: str, blind: Blind) -> 
     assert not fx.explain()[0].compiled
 
 
+@pytest.mark.slow
 def test_without_blinding_none_of_them_is_stale() -> None:
     warnings.filterwarnings("ignore", "(?s).*runs uncompiled")
     for make in KINDS.values():

@@ -199,6 +199,7 @@ def test_it_trains(name: str, way: str) -> None:
     close(arrays(m), p)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["compiled", "uncompiled"])
 def test_a_rate_is_learnt(way: str) -> None:
     m = net()
@@ -245,6 +246,7 @@ def test_a_state_from_outside_is_refused_inside(way: str) -> None:
     fx.update(state, m, fx.gradient(lambda q: fx.mse(q(X), Y), m)[0])
 
 
+@pytest.mark.slow
 def test_another_model_can_be_trained_inside_as_an_effect() -> None:
     m, other = net(), fx.Dense(3, 1, init=fx.ones32)
     state = fx.setup(fx.Descent(0.1), other)

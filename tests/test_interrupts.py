@@ -79,6 +79,7 @@ def after_ctrl_c(n: int, file: str, whole: list[Any]) -> int | None:
     return done
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_any_line_leaves_whole_steps() -> None:
     whole = [reference(n) for n in range(5)]
     with CtrlC() as lines:
@@ -88,6 +89,7 @@ def test_ctrl_c_at_any_line_leaves_whole_steps() -> None:
     assert {0, 1, 2, 3} <= set(done)
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_compiling_leaves_whole_steps() -> None:
     whole = [reference(n) for n in range(5)]
     fx.clear_cache()
@@ -99,6 +101,7 @@ def test_ctrl_c_while_compiling_leaves_whole_steps() -> None:
         after_ctrl_c(max(1, lines.counts[file] // 2), file, whole)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_an_uncompiled_step_leaves_a_whole_step() -> None:
     """What layers wrote stands for as many steps as the parameters took."""
 

@@ -88,6 +88,7 @@ RULES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 def test_sixty_steps_singly_and_in_pieces_are_bit_equal(rule: str, pieces: list[int]) -> None:
     def run(way: Any) -> Any:
@@ -208,6 +209,7 @@ def test_single_observations(pieces: list[int]) -> None:
     assert single == many
 
 
+@pytest.mark.slow
 def test_captures_frozen_parts_and_changes_between_passes(pieces: list[int]) -> None:
     def run(way: Any) -> Any:
         model, loader, opt_state = setting(model=net)

@@ -205,6 +205,7 @@ def test_an_empty_array_is_no_trouble(rule: Any, dtype: Any) -> None:
     assert bool(jnp.all(jnp.isfinite(model["v"])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", NARROW, ids=lambda d: d.__name__)
 def test_a_pass_over_a_loader_and_a_converted_state(dtype: Any) -> None:
     """Steps on the device in one piece; and a run in float32 that goes on in a narrow dtype."""
