@@ -141,10 +141,9 @@ def by_gradients_of_one(run: Run, batch: Any) -> None:
 
 
 def ctrl_c_after(seconds: float) -> threading.Timer:
-    """SIGINT for this process, later."""
+    """SIGINT for this process, so long after the timer is started."""
     timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
     timer.daemon = True
-    timer.start()
     return timer
 
 
@@ -162,6 +161,7 @@ def trial(kind: str, cold: bool, after: float, whole: list[Any], folder: Path) -
     hit, timer = False, ctrl_c_after(after)
     try:
         try:
+            timer.start()
             KINDS[kind](run, 0)
         finally:
             timer.cancel()
