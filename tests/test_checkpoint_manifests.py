@@ -105,6 +105,10 @@ EDITS = {
     ),
     "random numbers": (put(*STATE, to=["x", 1]), "a state of NumPy's PCG64"),
     "half a random state": (gone("random", "state"), "a dict with 'state'"),
+    "a random stream that began anew": (
+        put("random", "entropy", to=None),
+        r"what a random stream began with, got None at random\['entropy'\]",
+    ),
     "loaders": (put("random", "loaders", to="3"), "a whole number, got '3' at random"),
     "a generator": (put("things", "rng", "state", to=3), "a state of Generator, got 3 at rng"),
     "a value that is none": (put("value", to="x"), "a number, got 'x' at value"),

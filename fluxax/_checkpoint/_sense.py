@@ -190,6 +190,8 @@ def _check_random(position: dict[str, Any], notes: _Notes) -> None:
         notes.plain(position[name], f"random[{name!r}]")
     _count(_entry(position, "loaders", int, "random"), _COUNTS, "random['loaders']")
     _count(position.get("calls", 0), 2**63, "random['calls']")
+    if position["entropy"] is None:  # NumPy would take a new one, at every load
+        raise Nonsense("what a random stream began with", None, "random['entropy']")
     plain = {name: decoded(position[name]) for name in ("entropy", "state")}
     made = lambda: _random.at_position(plain)[0].bit_generator.state
     if _fails(made) or not same(made(), plain["state"]):
