@@ -262,3 +262,19 @@ def test_checks_can_be_turned_off(monkeypatch: pytest.MonkeyPatch, blind: Blind)
         assert float(fx.withgradient(f, X).val) == 3.0
         xs[0] += 1.0
     assert record(f).checks == 0
+
+
+def test_an_error_that_does_not_come_again_is_no_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JAX makes other errors of a Ctrl-C that comes inside of it."""
+    left, closed = [ValueError("a Ctrl-C, in the end")], _check.Trace.closed
+
+    def once(trace: Any) -> Any:
+        if left:
+            raise left.pop()
+        return closed(trace)
+
+    f = lambda x: jnp.sum(x**2)
+    fx.gradient(f, jnp.ones(2))
+    monkeypatch.setattr(_check.Trace, "closed", once)
+    assert fx.gradient(f, jnp.ones(2))[0].tolist() == [2, 2]
+    assert not left

@@ -93,7 +93,12 @@ def _compared(
     """The difference to a new trace; or where that one ends, as the first one did not."""
     old = found.program.content
     try:
-        new = _content(found, f, args, purpose, frozen)
+        try:
+            new = _content(found, f, args, purpose, frozen)
+        except (RecursionError, MemoryError):
+            raise
+        except Exception:  # JAX may make one of a Ctrl-C: only what comes again is the function's
+            new = _content(found, f, args, purpose, frozen)
         differs = difference(old, new)
         if differs is None:
             return None
