@@ -47,9 +47,7 @@ def _fill_states(filling: Filling, saved: dict[str, Any], leaf: Leaf, path: _tre
     wanted = jax.tree.leaves(leaf.abstract_state())
     here, there = list(rules_in(leaf.rule)), list(_rules_in(saved["rule"]))
     if [type(rule).__name__ for rule in here] != [note["rule"] for note in there]:
-        if saved[
-            "state"
-        ]:  # `fill_rule` noted the rules; but all of the state stays, not theirs alone
+        if saved["state"]:  # all of it stays, not that of the rules alone that `fill_rule` noted
             filling.note((*path, ".state"), "that of other rules in the checkpoint than here")
         return
     rules = {id(rule): note for rule, note in zip(here, there, strict=True)}
