@@ -316,3 +316,13 @@ def test_complex_input_of_losses(name: str) -> None:
         return
     with pytest.raises(TypeError, match=f"^{name} expects real numbers as `y_hat`, got c64"):
         loss(z, np.zeros(3, int) if name == "ctc_loss" else z)
+
+
+def test_an_embedding_of_a_number_that_counts_is_one_program() -> None:
+    fx.clear_cache()
+    layer = fx.Embedding(50, 4)
+    f = fx.compiled(lambda t: layer(jnp.full(3, t)))
+    for t in range(9):
+        assert f(t)[0].tolist() == layer.weight[t].tolist()
+    (record,) = fx.explain()
+    assert record.traces <= 3

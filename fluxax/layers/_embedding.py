@@ -205,8 +205,10 @@ def rows_of(layer: Any, x: Any) -> jax.Array:
     rows = layer.weight.shape[0]
     index = as_index(layer, x, rows)
     if index.dtype != bool:
-        # A negative index would count from the end, and one of 64 bits be cut to 32.
-        index = jnp.where((index < 0) | (index > rows), rows, index).astype(jnp.int32)
+        # A negative index would count from the end; here it is as wrong as one too large.
+        index = jnp.where(index < 0, rows, index)
+        if index.dtype.itemsize > 4:  # cut to 32 bits it might be another; shorter ones stay inputs
+            index = jnp.where(index > rows, rows, index).astype(jnp.int32)
         return take_rows(layer.weight, index)
     if index.ndim == 0 or index.shape[-1] != rows:
         raise refuse(layer, f"(…, {rows}) where it is one-hot", index)
