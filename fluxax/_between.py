@@ -54,9 +54,12 @@ def _seen(function: Callable[..., T]) -> Callable[..., T]:
     def call(*arguments: Any) -> T:
         said = _said.setdefault(threading.get_ident(), [])
         depth = len(said)
-        try:  # from here on, as a Ctrl-C may come as soon as it is said
-            said.append(function.__code__)
-            return function(*arguments)
+        try:  # twice, as a Ctrl-C may come as soon as it is said, and as late as here below
+            try:
+                said.append(function.__code__)
+                return function(*arguments)
+            finally:
+                del said[depth:]
         finally:
             del said[depth:]
 

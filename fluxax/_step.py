@@ -15,7 +15,7 @@ from jax import lax
 
 from fluxax._between import at_rest, readers, stepping
 from fluxax._compile import _eager
-from fluxax._compile._dispatch import Donating, ShapeMiss, no_leaks, watching
+from fluxax._compile._dispatch import Donating, ShapeMiss, watching
 from fluxax._compile._nest import inputs_at
 from fluxax._compile._objective import first_of
 from fluxax._compile._program import find, find_slowly, holds_for
@@ -92,10 +92,8 @@ class Fused:
         return (*new, outs[: program.n_outputs], states, good), grads
 
     def settle(self, *arguments: Any) -> None:
-        """Trace once without compiling, to learn which hyperparameters the program takes."""
-        arguments = (*arguments[:4], self.numbers.placeholder(), arguments[4])
-        with no_leaks():
-            jax.eval_shape(self.run, *arguments)
+        """Trace the step, which says which hyperparameters the program takes."""
+        self.step.trace(*arguments[:4], self.numbers.placeholder(), arguments[4])
 
 
 def _finite(values: list[Any]) -> Any:

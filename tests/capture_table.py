@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import itertools
 import linecache
 import re
@@ -22,7 +21,6 @@ import sys
 import textwrap
 import time
 import types
-import unittest.mock
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -33,6 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 from capture_table_holders import HOLDERS, Holder
 from capture_table_places import INSTALLED, PLACES, Place
+from shared_programs import shared_programs
 
 import fluxax as fx
 
@@ -271,44 +270,6 @@ def _cannot(cell: Cell, error: str) -> bool:
     if cell.place.differentiated and cell.holder.name != "int":
         words += ["Tracer", "Array(", "carries a derivative"]
     return any(word in error for word in words)
-
-
-# --- programs shared between cells ----------------------------------------------------------
-
-
-@contextlib.contextmanager
-def shared_programs() -> Iterator[None]:
-    """XLA compiles a program once for all cells that have the same one.
-
-    The cells differ in how a number is read, hardly in what is computed; without this nearly all
-    of the time is XLA's.
-    """
-    from jax._src import compiler
-    from jax._src.interpreters import mlir
-
-    real, known = compiler.compile_or_get_cached, {}
-
-    def compile_once(
-        backend: Any,
-        module: Any,
-        devices: Any,
-        options: Any,
-        callbacks: Any,
-        *more: Any,
-        **named: Any,
-    ) -> Any:
-        if callbacks:
-            return real(backend, module, devices, options, callbacks, *more, **named)
-        text = module.operation.get_asm(enable_debug_info=False), options.SerializeAsString()
-        if text not in known:
-            known[text] = real(backend, module, devices, options, callbacks, *more, **named)
-        return known[text]
-
-    with contextlib.ExitStack() as stack:
-        patch = unittest.mock.patch.object
-        stack.enter_context(patch(compiler, "compile_or_get_cached", compile_once))
-        stack.enter_context(patch(mlir, "make_ir_context", functools.cache(mlir.make_ir_context)))
-        yield
 
 
 # --- the table as a program -----------------------------------------------------------------

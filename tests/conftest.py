@@ -6,6 +6,7 @@ import gc
 import sys
 import types
 from collections.abc import Iterator
+from contextlib import nullcontext
 from importlib.metadata import version
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import settings
 
 import fluxax as fx
 from fluxax._compile import _check, _content
+from tests.shared_programs import shared_programs
 
 #: Scripts that print golden numbers; they need the libraries that they take them from.
 collect_ignore_glob = ["golden/make_*.py"]
@@ -36,14 +38,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     After pytest's own choice (`-m`, `-k`), so that what is left out there takes nobody's place.
     """
-    most = config.getoption("--rows") or len(items)
+    rows = config.getoption("--rows")
+    most = rows or len(items)
     tables: dict[Any, list[pytest.Item]] = {}
     for item in items:
+        if not rows and item.get_closest_marker("part"):
+            continue
         tables.setdefault(item.nodeid.partition("[")[0], []).append(item)
     chosen = []
-    for rows in tables.values():
-        n = min(most, len(rows))
-        chosen += [rows[len(rows) * k // n] for k in range(n)]
+    for table in tables.values():
+        n = min(most, len(table))
+        chosen += [table[len(table) * k // n] for k in range(n)]
     kept = set(map(id, chosen[:: config.getoption("--every")]))
     config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
     items[:] = [item for item in items if id(item) in kept]
@@ -55,9 +60,11 @@ def pytest_report_header() -> str:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def small() -> Iterator[None]:
+def small(request: pytest.FixtureRequest) -> Iterator[None]:
     """JAX keeps every trace, and where holders of an object are looked for, all are looked at."""
-    yield
+    counted = request.node.get_closest_marker("own_programs")
+    with nullcontext() if counted else shared_programs():
+        yield
     jax.clear_caches()
     gc.collect()
 

@@ -13,6 +13,7 @@ import pytest
 
 import fluxax as fx
 from fluxax import _between
+from tests.test_interrupts import CtrlC, interrupted
 
 X = np.random.default_rng(0).normal(size=(7, 6)).astype(np.float32)
 
@@ -174,6 +175,19 @@ def test_a_step_waits_for_who_reads():
     trainer.join()
     assert found == [1]
     assert steps_of(model) == 2
+
+
+@pytest.mark.parametrize("way", STEPS)
+def test_after_ctrl_c_nobody_is_taken_for_being_in_a_step(way):
+    """At any line of what says so; whoever reads then would wait for a minute."""
+    model, opt_state = setting()
+    step = lambda: STEPS[way](model, opt_state)
+    step()
+    with CtrlC(0, "/_between.py") as lines:
+        step()
+    for n in range(1, lines.counts.total() + 1):
+        interrupted(n, "/_between.py", step)
+        assert not _between._step_under_way(0), n
 
 
 def test_what_a_step_prints_itself_does_not_wait():

@@ -15,6 +15,8 @@ import pytest
 import fluxax as fx
 from fluxax.optimisers import _remember
 
+pytestmark = pytest.mark.own_programs
+
 X = np.ones((4, 2), "f")
 
 

@@ -7,7 +7,7 @@ The rows, the ways to read and the places are in `capture_table*.py`; one test f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import pytest
 from capture_table import (
@@ -17,18 +17,10 @@ from capture_table import (
     cells,
     outcome,
     share,
-    shared_programs,
     worth_a_line,
 )
 from capture_table_holders import HOLDERS
 from capture_table_places import PLACES
-
-
-@pytest.fixture(autouse=True, scope="module")
-def programs() -> Iterator[None]:
-    """Cells that compute the same share their XLA program."""
-    with shared_programs():
-        yield
 
 
 def check(found: list[Outcome]) -> None:
@@ -58,8 +50,9 @@ def test_four_reads_in_five_compile() -> None:
     compile_mostly(cell for row in HOLDERS.values() for cell in cells(row, TURNS[:1]))
 
 
+@pytest.mark.part
 def test_a_part_of_the_table() -> None:
-    """Two cells of each row; the slow tests have the rest."""
+    """Two cells of each row, for `make quick`."""
     compile_mostly(c for row in HOLDERS.values() for c in list(cells(row, TURNS[:1]))[:3:2])
 
 

@@ -32,8 +32,9 @@ class CtrlC:
     """
 
     def __init__(self, n: int = 0, file: str = "", *, below: bool = False):
-        self.n, self.counts = n, Counter[str]()
+        self.n, self.seen, self.counts = n, 0, Counter[str]()
         self.start = (PACKAGE + file, JAX) if below else PACKAGE + file
+        self.line = self.until if n else self.count  # by line, and there are millions
 
     def __enter__(self) -> CtrlC:
         # a process that a shell put into the background has SIGINT ignored
@@ -45,15 +46,21 @@ class CtrlC:
         sys.settrace(None)
         signal.signal(signal.SIGINT, self.before)
 
-    def trace(self, frame: Any, event: str, _: Any) -> Any:
-        name = frame.f_code.co_filename
-        if not name.startswith(self.start):
-            return None
-        self.counts[name[len(PACKAGE) :]] += event == "line"
-        if event == "line" and self.counts.total() == self.n:
-            sys.settrace(None)
-            signal.raise_signal(signal.SIGINT)
-        return self.trace
+    def trace(self, frame: Any, _event: str, _: Any) -> Any:
+        return self.line if frame.f_code.co_filename.startswith(self.start) else None
+
+    def count(self, frame: Any, event: str, _: Any) -> Any:
+        if event == "line":
+            self.counts[frame.f_code.co_filename[len(PACKAGE) :]] += 1
+        return self.count
+
+    def until(self, _frame: Any, event: str, _: Any) -> Any:
+        if event == "line":
+            self.seen += 1
+            if self.seen == self.n:
+                sys.settrace(None)
+                signal.raise_signal(signal.SIGINT)
+        return self.until
 
 
 def interrupted(n: int, file: str, run: Any, *, below: bool = False) -> bool:

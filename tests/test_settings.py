@@ -55,7 +55,7 @@ CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {
 def run(call: Any, f: Any) -> list[Any]:
     """What three calls give, and the parameters afterwards."""
     model = net()
-    opt_state = fx.setup(fx.Adam(0.1), model)
+    opt_state = fx.setup(fx.Momentum(0.1), model)
     found = [np.asarray(call(f, model, opt_state)) for _ in range(3)]
     return [*found, *map(np.asarray, fx.params(model))]
 
@@ -91,7 +91,7 @@ def test_bad_numbers_are_an_error_where_jax_is_to_find_them(kind: str, name: str
         f = nan_loss  # which has no gradient
     fx.clear_cache()
     model = net()
-    opt_state = fx.setup(fx.Adam(0.1), model)
+    opt_state = fx.setup(fx.Momentum(0.1), model)
     before = [np.asarray(p) for p in fx.params(model)]
     for _ in range(2):
         with switched(name), pytest.raises(FloatingPointError):
@@ -105,7 +105,7 @@ def test_bad_numbers_are_an_error_where_jax_is_to_find_them(kind: str, name: str
 def test_debug_nans_ends(kind: str) -> None:
     """It took a minute of compiling, and a RecursionError."""
     model = net()
-    opt_state = fx.setup(fx.Adam(0.1), model)
+    opt_state = fx.setup(fx.Momentum(0.1), model)
     fx.clear_cache()
     with switched("jax_debug_nans"):
         assert np.isfinite(CALLS[kind](mse, model, opt_state)).all()

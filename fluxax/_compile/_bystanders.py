@@ -40,8 +40,18 @@ def garbage_waits() -> Iterator[None]:
 
 def living(classes: Iterable[type]) -> set[int]:
     """Ids of the instances of those of some classes that have a finaliser."""
-    dying = tuple(c for c in classes if getattr(c, "__del__", None) is not None)
-    return {id(o) for o in gc.get_objects() if issubclass(type(o), dying)} if dying else set()
+    dying: set[type] = set()
+    for cls in classes:
+        if getattr(cls, "__del__", None) is not None:
+            _add_subclasses(cls, dying)
+    return {id(o) for o in gc.get_objects() if type(o) in dying} if dying else set()
+
+
+def _add_subclasses(cls: type, found: set[type]) -> None:
+    if cls not in found:
+        found.add(cls)
+        for sub in type.__subclasses__(cls):
+            _add_subclasses(sub, found)
 
 
 def start_of(code: CodeType) -> int:

@@ -97,6 +97,15 @@ class Donating:
         self._make = lambda: jitted(look, name, options=options)
         self._watched: Any = None
 
+    def trace(self, *arguments: Any) -> None:
+        """Trace it and compile nothing; the first call goes on from there.
+
+        Args:
+            arguments: those of the first call, or what has their shapes and types.
+        """
+        with undisturbed(), no_leaks():
+            self.call.trace(*arguments)
+
     @property
     def watched(self) -> Any:
         """The same, with nothing taken over."""

@@ -155,6 +155,11 @@ def settle_modules(swap: Swap) -> None:
     """Replace values right in the user's modules, where code may store by a computed name."""
     for module in user_modules():
         space = vars(module)
+        values = list(space.values())  # most have none of these, and C finds that out sooner
+        if swap.by.keys().isdisjoint(map(id, values)) and not any(
+            issubclass(cls, Tracer) for cls in set(map(type, values))
+        ):
+            continue
         for name, value in list(space.items()):
             if id(value) in swap.by or issubclass(type(value), Tracer):
                 space[name] = swap(value)

@@ -10,6 +10,7 @@ import functools
 import os
 import sys
 import sysconfig
+import weakref
 from collections import OrderedDict
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
@@ -145,6 +146,7 @@ def adopt(filename: str) -> None:
             top, separator, _ = inside.partition(os.sep)
             _own.add(before + folder + top + separator)
             _users.clear()
+            _kinds.clear()
             return
 
 
@@ -185,14 +187,23 @@ def user_modules() -> list[ModuleType]:
     seen = (len(_own), *map(id, sys.modules.values()))
     names = _modules.get(seen)
     if names is None:
-        found = list(sys.modules.items())
-        names = [n for n, m in found if type(m) is ModuleType and is_user_module(m)]
+        loaded = [(n, m) for n, m in list(sys.modules.items()) if type(m) is ModuleType]
+        kinds = {id(m): (weakref.ref(m), _is_users(m)) for _, m in loaded}
+        _kinds.clear()
+        _kinds.update(kinds)
+        names = [n for n, m in loaded if kinds[id(m)][1]]
         _modules.clear()
         _modules[seen] = names
     return [m for n in names if type(m := sys.modules.get(n)) is ModuleType]
 
 
 _modules: dict[tuple[int, ...], list[str]] = {}  # names, by all that is imported
+_kinds: dict[int, tuple[weakref.ref[ModuleType], bool]] = {}  # by id: of whom it is
+
+
+def _is_users(module: ModuleType) -> bool:
+    known = _kinds.get(id(module))
+    return known[1] if known and known[0]() is module else is_user_module(module)
 
 
 def _is_user_space(space: dict[str, Any], name: str) -> bool:

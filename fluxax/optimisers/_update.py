@@ -112,9 +112,14 @@ class Update:
         return new
 
     def settle(self, *arguments: Any) -> None:
-        """Trace once without compiling, to learn which hyperparameters the program takes."""
+        """Trace the step, which says which hyperparameters the program takes."""
+        self.step.trace(*arguments, self.numbers.placeholder())
+
+    def inline(self, rules: list[Any], *arguments: Any) -> Any:
+        """The same step as a part of what is being traced."""
         with no_leaks():
             jax.eval_shape(self._run, *arguments, self.numbers.placeholder())
+        return self._run(*arguments, self.numbers.vector(rules))
 
 
 def _total(grads: list[Any]) -> Any:
@@ -299,9 +304,7 @@ def _stepped(
     xs = [found[at[0]][2] for at in places]
     step, values = Update(leaves, places), [grads[path] for path, _, _ in found]
     inputs = (list(map(jnp.asarray, xs)), values, store.arrays, jnp.asarray(store.counts))
-    step.settle(*inputs)
-    vector = step.numbers.vector([leaf.rule for leaf in leaves])
-    store.arrays, store.counts, new = step._run(*inputs, vector)
+    store.arrays, store.counts, new = step.inline([leaf.rule for leaf in leaves], *inputs)
     return {id(x): n for x, n in zip(xs, new, strict=True)}
 
 
