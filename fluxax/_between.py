@@ -43,6 +43,7 @@ _TURN = 1.0  # for a step that waits, before new readers come
 #: the functions that matter say themselves that they run; by thread, outermost first.
 _SAY = sys.version_info < (3, 12)
 _said: dict[int, list[CodeType]] = {}
+_mine = threading.local()  # `.said`: this thread's list in there
 
 
 def _seen(function: Callable[..., T]) -> Callable[..., T]:
@@ -50,18 +51,24 @@ def _seen(function: Callable[..., T]) -> Callable[..., T]:
     if not _SAY:
         return function
 
+    code = function.__code__
+
     @functools.wraps(function)
     def call(*arguments: Any) -> T:
-        said = _said.setdefault(threading.get_ident(), [])
+        try:
+            said = _mine.said
+        except AttributeError:
+            said = _mine.said = _said.setdefault(threading.get_ident(), [])
         depth = len(said)
         try:  # twice, as a Ctrl-C may come as soon as it is said, and as late as here below
             try:
-                said.append(function.__code__)
+                said.append(code)
                 return function(*arguments)
             finally:
                 del said[depth:]
         finally:
-            del said[depth:]
+            if len(said) > depth:
+                del said[depth:]
 
     return call
 

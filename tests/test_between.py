@@ -265,7 +265,7 @@ def test_a_ctrl_c_as_a_function_says_that_it_runs_leaves_nothing_said(monkeypatc
     """As on Python 3.11; else whoever reads would wait for a step that is over."""
     monkeypatch.setattr(_between, "_SAY", True)
     said = Interrupted()
-    monkeypatch.setitem(_between._said, threading.get_ident(), said)
+    monkeypatch.setattr(_between._mine, "said", said, raising=False)
     with pytest.raises(KeyboardInterrupt):
         _between._seen(lambda: None)()
     assert said == []
