@@ -171,3 +171,37 @@ def test_numbers_are_a_step_and_a_state_too(first: Any, n: int) -> None:
             fx.update(opt_state, model, {"a": jnp.ones(n), "b": jnp.ones(n)})
         assert (model["a"] == 1 - 2 * step).all()
         assert (np.asarray(opt_state["b"].state) == 2).all()
+
+
+# --- how often it is traced ----------------------------------------------------------------
+
+
+def test_a_rule_and_an_objective_are_traced_once_per_program() -> None:
+    """Beside the trace that finds out, once per class, how its numbers can stand in programs."""
+    traced: list[Any] = []
+
+    @dataclass
+    class Counting(fx.Rule):
+        eta: float = 0.1
+
+        def apply(self, state: Any, x: Any, dx: Any) -> Any:
+            traced.append(x)
+            return state, self.eta * dx
+
+    def model(n: int) -> Any:
+        m = {"w": jnp.ones(n)}
+        return m, fx.setup(Counting(), m)
+
+    def by_update(m: Any, opt_state: Any) -> None:
+        fx.update(opt_state, m, {"w": jnp.ones_like(m["w"])})
+
+    def by_trainstep(m: Any, opt_state: Any) -> None:
+        fx.trainstep(lambda m: jnp.sum(m["w"] ** 2), m, (), opt_state)
+
+    by_update(*model(2))
+    fx.clear_cache()
+    for n, way in enumerate([by_update, by_trainstep, by_update, by_trainstep], start=70):
+        traced.clear()
+        way(*model(n))
+        assert len(traced) == 1, way
+    assert [record.traces for record in fx.explain()] == [2]  # of the objective, for two shapes
