@@ -306,6 +306,35 @@ def test_a_finaliser_below_jax_is_its_own_too() -> None:
     assert len(SEEN) == 2 * n > 0
 
 
+class Unhashable(type):
+    """A metaclass of somebody who did not think of those who keep classes in a set."""
+
+    def __hash__(cls) -> int:
+        raise TypeError("no hash")
+
+
+class Strange(metaclass=Unhashable):
+    pass
+
+
+class Mortal:
+    def __del__(self) -> None:
+        pass
+
+
+STRANGE, MORTAL = Strange(), Mortal()
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_classes_need_no_hash(eager: bool) -> None:
+    def f(w: Any) -> Any:
+        return jnp.sum(w**2) * (1 if isinstance(MORTAL, Mortal) else 0)
+
+    assert type(STRANGE) is Strange
+    with fx.eager() if eager else contextlib.nullcontext():
+        assert [float(fx.withgradient(f, W)[0]) for _ in range(2)] == [5.0, 5.0]
+
+
 class Registered:
     """Its method and its finaliser write to one list; the method would be undone in a trace."""
 

@@ -40,16 +40,17 @@ def garbage_waits() -> Iterator[None]:
 
 def living(classes: Iterable[type]) -> set[int]:
     """Ids of the instances of those of some classes that have a finaliser."""
-    dying: set[type] = set()
+    dying: set[int] = set()
     for cls in classes:
         if getattr(cls, "__del__", None) is not None:
             _add_subclasses(cls, dying)
-    return {id(o) for o in gc.get_objects() if type(o) in dying} if dying else set()
+    return {id(o) for o in gc.get_objects() if id(type(o)) in dying} if dying else set()
 
 
-def _add_subclasses(cls: type, found: set[type]) -> None:
-    if cls not in found:
-        found.add(cls)
+def _add_subclasses(cls: type, found: set[int]) -> None:
+    """Their ids: a metaclass may have an `==` of its own."""
+    if id(cls) not in found:
+        found.add(id(cls))
         for sub in type.__subclasses__(cls):
             _add_subclasses(sub, found)
 

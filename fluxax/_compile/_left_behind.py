@@ -156,8 +156,9 @@ def settle_modules(swap: Swap) -> None:
     for module in user_modules():
         space = vars(module)
         values = list(space.values())  # most have none of these, and C finds that out sooner
+        kinds = dict(zip(map(id, map(type, values)), values, strict=True)).values()
         if swap.by.keys().isdisjoint(map(id, values)) and not any(
-            issubclass(cls, Tracer) for cls in set(map(type, values))
+            issubclass(type(one), Tracer) for one in kinds
         ):
             continue
         for name, value in list(space.items()):

@@ -115,11 +115,11 @@ class Update:
         """Trace the step, which says which hyperparameters the program takes."""
         self.step.trace(*arguments, self.numbers.placeholder())
 
-    def inline(self, rules: list[Any], *arguments: Any) -> Any:
+    def inline(self, rules: list[Any], xs: Any, grads: Any, arrays: Any, counts: Any) -> Any:
         """The same step as a part of what is being traced."""
         with no_leaks():
-            jax.eval_shape(self._run, *arguments, self.numbers.placeholder())
-        return self._run(*arguments, self.numbers.vector(rules))
+            jax.eval_shape(self._run, xs, grads, arrays, counts, self.numbers.placeholder())
+        return self._run(xs, grads, arrays, counts, self.numbers.vector(rules))
 
 
 def _total(grads: list[Any]) -> Any:
