@@ -130,12 +130,14 @@ SLOW: dict[str, Any] = {**QUICK, "phases": [Phase.generate, Phase.shrink]}
 places = st.sampled_from([PLACES[name] for name in WITH_X])
 
 
+@pytest.mark.part
 @settings(max_examples=15, **QUICK)
 @given(graphs(written=False), places)
 def test_some_graphs_that_are_read(graph: Graph, place: Place) -> None:
     check(graph, place)
 
 
+@pytest.mark.part
 @settings(max_examples=10, **QUICK)
 @given(graphs(written=True), places)
 def test_some_graphs_that_are_written(graph: Graph, place: Place) -> None:

@@ -6,6 +6,8 @@ Nothing here imports fluxax: the rules are about what the files say.
 from __future__ import annotations
 
 import ast
+import functools
+import os
 import re
 from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -77,6 +79,7 @@ NOT_SAID = [
 ]
 TEXT = {".py", ".md", ".toml", ".yml", ".yaml", ".txt", ".json", ".cfg", ".ini", ".jl", ".typed"}
 NOT_OURS = {".git", ".hypothesis", "out", "dist", "site", "__pycache__"}
+NOT_LOOKED_INTO = re.compile(r"_cache$|^\.venv")  # folders of others
 
 
 class Import(NamedTuple):
@@ -96,14 +99,17 @@ def none_of(wrong: Iterable[object]) -> None:
 
 def ours(*suffixes: str) -> list[Path]:
     """The files of the project with one of these suffixes ("" for the Makefile and .ci/run)."""
-    return [
-        path
-        for path in sorted(ROOT.rglob("*"))
-        if path.is_file()
-        and path.suffix in suffixes
-        and not NOT_OURS & set(path.relative_to(ROOT).parts)
-        and not any(part.endswith("_cache") or part.startswith(".venv") for part in path.parts)
-    ]
+    return [path for path in every_file() if path.suffix in suffixes]
+
+
+@functools.cache
+def every_file() -> list[Path]:
+    """Installed packages and what tools keep are not looked into: they are a hundred times more."""
+    found = []
+    for folder, inside, files in os.walk(ROOT):
+        inside[:] = [d for d in inside if d not in NOT_OURS and not NOT_LOOKED_INTO.search(d)]
+        found += [Path(folder, file) for file in files if file not in NOT_OURS]
+    return sorted(found)
 
 
 def name(path: Path) -> str:
