@@ -22,6 +22,7 @@ from objectives import quietly, record, uncompiled
 
 import fluxax as fx
 from fluxax._compile._bystanders import garbage_waits
+from tests.test_interrupts import CtrlC, interrupted
 
 W = jnp.array([1.0, 2.0])
 SEEN: list[Any] = []
@@ -157,6 +158,21 @@ def test_no_collection_starts_during_a_trace(package: Any) -> None:
         assert SEEN  # the check can fail
     finally:
         gc.callbacks.remove(note)
+
+
+def test_the_collector_is_left_as_it_was_by_a_ctrl_c() -> None:
+    """At any line of what sets it; otherwise nothing would ever be collected again."""
+
+    def waits() -> None:
+        with garbage_waits():
+            pass
+
+    before, file = gc.get_threshold(), "/_compile/_bystanders.py"
+    with CtrlC(0, file) as lines:
+        waits()
+    for n in range(1, lines.counts.total() + 1):
+        assert interrupted(n, file, waits)
+        assert gc.get_threshold() == before, n
 
 
 def test_the_collector_is_left_as_it_was() -> None:

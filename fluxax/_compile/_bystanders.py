@@ -30,12 +30,19 @@ def garbage_waits() -> Iterator[None]:
     """
     before = gc.get_threshold()
     waiting = (0, *before[1:])
-    try:
-        gc.set_threshold(*waiting)
-        yield
+    try:  # twice, as a Ctrl-C may come before the first has done anything
+        try:
+            gc.set_threshold(*waiting)
+            yield
+        finally:
+            _collect_again(waiting, before)
     finally:
-        if gc.get_threshold() == waiting:  # nobody else has set it
-            gc.set_threshold(*before)
+        _collect_again(waiting, before)
+
+
+def _collect_again(waiting: tuple[int, ...], before: tuple[int, ...]) -> None:
+    if gc.get_threshold() == waiting:  # nobody else has set it
+        gc.set_threshold(*before)
 
 
 def living(classes: Iterable[type]) -> set[int]:
