@@ -27,7 +27,7 @@ settings.load_profile("fluxax")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`make quick` runs one row of every table, and every other test of those that are left."""
+    """`make quick` runs one row of every table, and every fifth test of those that are left."""
     parser.addoption("--rows", type=int, default=0, help="at most so many rows of each table")
     parser.addoption("--every", type=int, default=1, help="every so many-th of the tests left")
 

@@ -52,8 +52,8 @@ def test_four_reads_in_five_compile() -> None:
 
 @pytest.mark.part
 def test_a_part_of_the_table() -> None:
-    """Two cells of each row, for `make quick`."""
-    compile_mostly(c for row in HOLDERS.values() for c in list(cells(row, TURNS[:1]))[:3:2])
+    """A cell of each row, for `make quick`."""
+    compile_mostly(next(cells(row, TURNS[:1])) for row in HOLDERS.values())
 
 
 @pytest.mark.slow

@@ -230,6 +230,7 @@ def test_a_step_is_not_lost_where_the_warning_is_an_error(
     np.testing.assert_array_equal(model.weight, before - 1.0)
 
 
+@pytest.mark.slow
 def test_in_pieces_a_step_is_a_call(blind: Blind) -> None:
     xs = [1.0]
     loss = lambda m, x: jnp.mean(m(x)) * xs[0]
